@@ -1,0 +1,1 @@
+"""Links between nodes: sessions (pure), outboxes (pure) and the ZeroMQ sockets under them."""

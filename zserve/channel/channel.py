@@ -1,0 +1,198 @@
+"""One ZeroMQ socket on an event loop.
+
+The socket is plain (``zmq.asyncio`` costs three times the CPU a message: one event-loop callback and several futures
+each), registered by its file descriptor and drained.  That descriptor is edge-triggered: it becomes readable when
+*something* changed, once, and also a send can make the socket readable without telling.  Hence the rules kept here:
+
+1. A drain reads until EAGAIN or until its budget is spent, and then looks at EVENTS once more.
+2. After sending, EVENTS is looked at as well.
+3. Sends never block; what the socket does not take now is held, bounded, and sent when it becomes writable.
+4. Nobody awaits a receive (a cancelled one would lose its message): frames are given to a callback.
+5. A watchdog looks at EVENTS now and then, and *counts* when it finds work that no wake-up announced, so that a missed
+   wake-up is a number in the statistics and not a hang.
+6. One thread, one process: a socket inherited by a fork swallows messages silently, so the process id is checked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+
+from ..wire.codec import LARGE
+
+__all__ = ["Channel", "Unreachable"]
+
+_BUDGET = 128
+"""Messages read in one go before the event loop gets its turn."""
+_BUDGET_S = 0.001
+_MAX_HELD = 1024
+"""Wire messages held for a socket that does not take them; more means that the peer is stuck."""
+
+
+class Unreachable(Exception):
+    """The socket knows no such peer, or the peer has not taken anything for too long."""
+
+
+class Channel:
+    """Owns *socket*; gives the frames of each incoming message to *on_frames*.
+
+    *on_held_failed* is called with the routing id (b"" where there is only one peer) when what was held could not be
+    delivered after all.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        socket: zmq.Socket[bytes],
+        on_frames: Callable[[list[bytes]], None],
+        on_held_failed: Callable[[bytes], None] | None = None,
+    ) -> None:
+        self.missed_wakeups = 0
+        self.received = 0
+        self.sent = 0
+        self._loop = loop
+        self._socket = socket
+        self._on_frames = on_frames
+        self._on_held_failed = on_held_failed
+        self._held: deque[tuple[bytes, Sequence[bytes]]] = deque()
+        fd: Any = socket.getsockopt(zmq.FD)
+        self._fd: int = fd
+        self._pid = os.getpid()
+        self._drain_soon = False
+        self._closed = False
+        self._receives = socket.socket_type not in (zmq.PUB,)
+        loop.add_reader(self._fd, self._on_ready)
+        self._schedule()
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[bytes], peer: bytes = b"") -> None:
+        """Send one message now, or hold it until the socket takes it.  Raises Unreachable."""
+        behind = bool(self._held) and (not peer or any(waiting == peer for waiting, _ in self._held))
+        if behind or not self._send_now(frames, peer):
+            self._hold(frames, peer)
+        if not self._drain_soon and self._receives and self._readable():
+            self._schedule()
+
+    def _send_now(self, frames: Sequence[bytes], peer: bytes) -> bool:
+        if self._closed:
+            raise Unreachable("closed")
+        if os.getpid() != self._pid:
+            raise RuntimeError("a ZeroMQ socket does not survive a fork")
+        send = self._socket.send
+        try:
+            if peer:
+                send(peer, zmq.NOBLOCK | zmq.SNDMORE)
+            last = len(frames) - 1
+            for number, frame in enumerate(frames):
+                flags = zmq.NOBLOCK if number == last else zmq.NOBLOCK | zmq.SNDMORE
+                send(frame, flags, copy=len(frame) < LARGE)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            raise Unreachable(error.strerror) from None
+        self.sent += 1
+        return True
+
+    def _hold(self, frames: Sequence[bytes], peer: bytes) -> None:
+        if len(self._held) >= _MAX_HELD:
+            raise Unreachable(f"{len(self._held)} messages wait for it")
+        self._held.append((peer, frames))
+
+    def _send_held(self) -> None:
+        """Offer what is held once more, in order for each peer."""
+        stuck: set[bytes] = set()
+        for _ in range(len(self._held)):
+            peer, frames = self._held.popleft()
+            if peer in stuck:
+                self._held.append((peer, frames))
+                continue
+            try:
+                if self._send_now(frames, peer):
+                    continue
+            except Unreachable:
+                if self._on_held_failed is not None:
+                    self._on_held_failed(peer)
+                continue
+            stuck.add(peer)
+            self._held.append((peer, frames))
+
+    def _readable(self) -> bool:
+        events: Any = self._socket.getsockopt(zmq.EVENTS)
+        return bool(events & zmq.POLLIN)
+
+    # --- receiving --------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._drain_soon:
+            self._drain_soon = True
+            self._loop.call_soon(self._drain)
+
+    def _on_ready(self) -> None:
+        if not self._drain_soon:
+            self._drain()
+
+    def _drain(self) -> None:
+        self._drain_soon = False
+        if self._closed:
+            return
+        if self._held:
+            self._send_held()
+        if not self._receives:
+            return
+        receive = self._socket.recv_multipart
+        stop_at = time.monotonic() + _BUDGET_S
+        count = 0
+        try:
+            while True:
+                frames = receive(zmq.NOBLOCK)
+                count += 1
+                self._on_frames(frames)
+                if self._closed:
+                    break
+                if count == _BUDGET or (count & 7 == 0 and time.monotonic() > stop_at):
+                    self._schedule()
+                    break
+        except zmq.Again:
+            # The descriptor does not fire again for what came in between the last look and now.
+            if self._readable():
+                self._schedule()
+        self.received += count
+
+    def watch(self) -> None:
+        """The watchdog: whoever is right, nothing stays unread or unsent for longer than its period."""
+        if self._closed or self._drain_soon:
+            return
+        announced = select.select([self._fd], [], [], 0)[0]
+        if self._receives and self._readable():
+            if not announced:
+                self.missed_wakeups += 1
+            self._schedule()
+        elif self._held:
+            self._schedule()
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> int:
+        """Messages waiting for the socket to take them."""
+        return len(self._held)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close the socket; what it has taken already may still leave within *linger_ms*."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._socket.close(linger_ms)

@@ -1,0 +1,358 @@
+"""The ZeroMQ shell of a node: all its sockets, one event loop, one core.
+
+The hub moves bytes and tells the time.  What arrives is decoded and given to the links and the core; what they leave in
+the outbox goes out at the end of the event-loop turn, one wire message a peer.  It decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import zmq
+
+from ..cores.node import NodeCore
+from ..errors import ServeError
+from ..wire.codec import WireError, decode, encode
+from ..wire.messages import NodeInfo
+from .channel import Channel, Unreachable
+from .dial import Dial
+from .links import Links
+from .sockets import bind_publisher, bind_router
+
+__all__ = ["Hub", "HubCore"]
+
+log = logging.getLogger("zserve.hub")
+
+_WATCH_EVERY_S = 0.1
+_GOODBYE_LINGER_MS = 500
+_FORGET_ROUTER_S = 60.0
+"""A router that nobody names any more and that does not answer is dialled for this long."""
+
+
+class HubCore(NodeCore, Protocol):
+    """A core that may learn of further routers."""
+
+    def routers_known(self) -> Sequence[str]:
+        """Addresses of all routers of the fabric, as far as known."""
+        ...
+
+
+class Hub:
+    """Runs *core* over ZeroMQ.
+
+    bind, publish: where a router listens (None for other roles).  join: routers to dial in any case.  *on_turn* is
+    called once an event-loop turn after the core was told something, before the outbox is sent: there the shell of the
+    role takes the core's other effects.
+    """
+
+    def __init__(
+        self,
+        core: HubCore,
+        info: NodeInfo,
+        *,
+        bind: str | None = None,
+        publish: str | None = None,
+        advertise: str = "",
+        join: Sequence[str] = (),
+        follow: bool = True,
+        backend: str = "",
+        code: str = "",
+        on_turn: Callable[[], None] | None = None,
+    ) -> None:
+        self.core = core
+        self.info = info
+        self.address = ""
+        self.undecodable = 0
+        self.links = Links(core, info, backend=backend, code=code)
+        self._bind_to = bind
+        self._publish_to = publish
+        self._advertise = advertise
+        self._join = list(join)
+        self._follow = follow
+        self._on_turn = on_turn
+        self._loop = asyncio.get_running_loop()
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._router: Channel | None = None
+        self._publisher: Channel | None = None
+        self._dials: dict[bytes, Dial] = {}
+        self._dialled: dict[str, bytes | None] = {}
+        self._named_at: dict[str, float] = {}
+        self._socket_numbers = itertools.count(random.getrandbits(31))
+        self._turn_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        core.out.on_wake(self.poke)
+
+    # --- start and stop ---------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bind, dial, and begin to tick.  Raises PortInUse or ServeError."""
+        self._context.set(zmq.MAX_SOCKETS, 4096)
+        if self._bind_to is not None:
+            socket, self.address = bind_router(self._context, self._bind_to)
+            self._router = Channel(self._loop, socket, self._on_router_frames, self._on_unreachable)
+            self.info.address = self._advertise or self.address
+        if self._publish_to is not None:
+            socket, address = bind_publisher(self._context, self._publish_to)
+            self._publisher = Channel(self._loop, socket, lambda frames: None)
+            self.info.publish = _same_host(self.info.address, address)
+        for address in self._join:
+            self._dial(address)
+        self.poke()
+        self._watch()
+
+    async def stop(self, reason: str) -> None:
+        """Say GOODBYE to everyone, give it a moment to leave, close all sockets."""
+        if self._stopped:
+            return
+        self.links.goodbye(reason, time.monotonic())
+        self._turn()
+        self._stopped = True
+        for timer in (self._timer, self._watch_timer):
+            if timer is not None:
+                timer.cancel()
+        for dial in self._dials.values():
+            dial.close(_GOODBYE_LINGER_MS)
+        for channel in (self._router, self._publisher):
+            if channel is not None:
+                channel.close(_GOODBYE_LINGER_MS)
+        try:
+            # In a thread, with a limit: term() has been seen to hang, and the process is about to end anyway.
+            await asyncio.wait_for(self._loop.run_in_executor(None, self._context.term), 2.0)
+        except TimeoutError:
+            log.warning("ZeroMQ did not close in time")
+
+    # --- what the role's shell calls --------------------------------------------------------------------------------
+
+    def poke(self) -> None:
+        """The core was told something from outside the hub: send its outbox and set its timer, this turn."""
+        if not self._turn_due and not self._stopped:
+            self._turn_due = True
+            self._loop.call_soon(self._turn)
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of the transport, for status and metrics."""
+        channels = self._channels()
+        return {
+            "links": len(self.links.open_links()),
+            "undecodable": self.undecodable,
+            "rejected": self.links.rejected,
+            "resets": self.links.resets,
+            "missed_wakeups": sum(channel.missed_wakeups for channel in channels),
+            "wire_messages_received": sum(channel.received for channel in channels),
+            "wire_messages_sent": sum(channel.sent for channel in channels),
+            "held": sum(channel.held for channel in channels),
+        }
+
+    # --- one turn ---------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        """Take all effects; they may cause others (a link that turns out to be dead), so until there are none."""
+        self._turn_due = False
+        if self._stopped:
+            return
+        out = self.core.out
+        for _ in range(100):
+            if self._on_turn is not None:
+                self._on_turn()
+            pending = out.take()
+            publications = out.take_publications()
+            closed = out.take_closed()
+            for peer, parcels in pending.items():
+                self._send(peer, parcels)
+            if publications and self._publisher is not None:
+                self._publisher.send(encode([(message, b"", b"") for message in publications]))
+            now = time.monotonic()
+            for peer, reason in closed:
+                self.links.lost(peer, reason, now)
+            dropped = self.links.dropped
+            if dropped:
+                self.links.dropped = []
+                # GOODBYE and RESET may have been left for those that go.
+                for peer, parcels in out.take().items():
+                    self._send(peer, parcels)
+                for peer, reason, again in dropped:
+                    self._close_dial(peer, reason, again)
+            if not out.pending and not out.publications and not out.closed:
+                break
+        self._turn_due = False
+        self._set_timer()
+
+    def _send(self, peer: bytes, parcels: list[Any]) -> None:
+        dial = self._dials.get(peer)
+        try:
+            if dial is not None:
+                dial.channel.send(encode(parcels))
+            elif self._router is not None:
+                self._router.send(encode(parcels), peer)
+        except Unreachable as error:
+            self.links.lost(peer, str(error), time.monotonic())
+
+    def _on_unreachable(self, peer: bytes) -> None:
+        self.links.lost(peer, "unreachable", time.monotonic())
+        self.poke()
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        at = self.links.next_wakeup()
+        wanted = self.core.next_wakeup()
+        if wanted is not None and wanted < at:
+            at = wanted
+        if self._timer is not None:
+            if abs(at - self._timer_at) < 0.0002:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        self.core.tick(now)
+        if now >= self.links.next_wakeup():
+            self.links.tick(now)
+            self._tend_dials(now)
+        self._turn()
+
+    def _watch(self) -> None:
+        for channel in self._channels():
+            channel.watch()
+        self._watch_timer = self._loop.call_later(_WATCH_EVERY_S, self._watch)
+
+    def _channels(self) -> list[Channel]:
+        channels = [channel for channel in (self._router, self._publisher) if channel is not None]
+        for dial in self._dials.values():
+            channels.extend(dial.channels())
+        return channels
+
+    # --- incoming ---------------------------------------------------------------------------------------------------
+
+    def _on_router_frames(self, frames: list[bytes]) -> None:
+        peer = frames[0]
+        try:
+            parcels = decode(frames[1:])
+        except WireError as error:
+            self._reject(peer, error)
+            return
+        self.links.received(peer, parcels, time.monotonic())
+        if not self._turn_due:
+            self.poke()
+
+    def _on_dealer_frames(self, peer: bytes, frames: list[bytes]) -> None:
+        try:
+            parcels = decode(frames)
+        except WireError as error:
+            self._reject(peer, error)
+            return
+        self.links.received(peer, parcels, time.monotonic())
+        if not self._turn_due:
+            self.poke()
+
+    def _on_publication(self, peer: bytes, frames: list[bytes]) -> None:
+        try:
+            parcels = decode(frames)
+        except WireError as error:
+            self._reject(peer, error)
+            return
+        self.links.published(peer, parcels, time.monotonic())
+        self.poke()
+
+    def _reject(self, peer: bytes, error: WireError) -> None:
+        self.undecodable += 1
+        log.debug("undecodable message from %s: %s", peer.hex(), error)
+
+    # --- dialling ---------------------------------------------------------------------------------------------------
+
+    def _dial(self, address: str) -> None:
+        peer = self.info.node + self.info.boot + (next(self._socket_numbers) & 0xFFFFFFFF).to_bytes(4, "big")
+        try:
+            dial = Dial(
+                self._loop,
+                self._context,
+                address,
+                peer,
+                on_frames=functools.partial(self._on_dialled_frames, peer),
+                on_publication=functools.partial(self._on_publication, peer),
+                on_connected=functools.partial(self._on_connected, peer),
+                on_disconnected=functools.partial(self._on_disconnected, peer),
+            )
+        except ServeError as error:
+            if address in self._join:
+                raise
+            log.warning("%s", error)
+            self._dialled[address] = b""
+            return
+        self._dials[peer] = dial
+        self._dialled[address] = peer
+        self.links.dialled(peer, time.monotonic())
+
+    def _on_dialled_frames(self, peer: bytes, frames: list[bytes]) -> None:
+        dial = self._dials.get(peer)
+        if dial is None:
+            return
+        self._on_dealer_frames(peer, frames)
+        if not dial.publish:
+            hello = self.links.hello_of(peer)
+            if hello is not None and hello.info.publish:
+                dial.subscribe(_same_host(dial.address, hello.info.publish))
+
+    def _on_connected(self, peer: bytes) -> None:
+        self.links.connected(peer, time.monotonic())
+
+    def _on_disconnected(self, peer: bytes) -> None:
+        self.links.lost(peer, "connection lost", time.monotonic())
+        self.poke()
+
+    def _close_dial(self, peer: bytes, reason: str, again: bool) -> None:
+        dial = self._dials.pop(peer, None)
+        if dial is None:
+            return
+        dial.close(_GOODBYE_LINGER_MS)
+        log.debug("link with %s ended: %s", dial.address, reason)
+        if not again or self._stopped:
+            self._dialled.pop(dial.address, None)
+            if reason == "own node id":
+                self._dialled[dial.address] = b""  # that is ourselves: never again
+            return
+        self._dialled[dial.address] = None
+        self._loop.call_later(random.uniform(0.02, 0.3), self._redial, dial.address)
+
+    def _redial(self, address: str) -> None:
+        if not self._stopped and self._dialled.get(address, b"") is None:
+            self._dial(address)
+            self.poke()
+
+    def _tend_dials(self, now: float) -> None:
+        """Follow the membership: dial new routers, let go of those that are neither named nor answering."""
+        for dial in list(self._dials.values()):
+            if self.links.unanswered(dial.peer, now):
+                self.links.lost(dial.peer, "no answer to HELLO", now)
+        if not self._follow:
+            return
+        for address in self.core.routers_known():
+            self._named_at[address] = now
+            if address not in self._dialled and address != self.info.address:
+                self._dial(address)
+        for address, peer in list(self._dialled.items()):
+            if address in self._join or now - self._named_at.get(address, now) < _FORGET_ROUTER_S:
+                continue
+            if peer and self.links.hello_of(peer) is None:
+                self._dials.pop(peer).close()
+                del self._dialled[address]
+
+
+def _same_host(address: str, publish: str) -> str:
+    """The *publish* address as seen from where *address* was reached: the host of the one, the port of the other."""
+    if not (address.startswith("tcp://") and publish.startswith("tcp://")):
+        return publish
+    return f"{address.rpartition(':')[0]}:{publish.rpartition(':')[2]}"

@@ -1,0 +1,75 @@
+"""What a core wants sent, collected until the end of the event-loop turn.
+
+A core never sends: it appends here.  The shell (ZeroMQ or the simulator) takes everything in one sweep, so that all
+messages for one peer submitted in one turn leave in one wire message, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..wire.messages import Message
+
+__all__ = ["Outbox", "Parcel", "Peer"]
+
+Peer = bytes
+"""Names one link: the routing id (node id + boot nonce + socket nonce) of the other side.  Opaque to cores."""
+
+Parcel = tuple[Any, bytes, bytes]
+"""(message, head, body): the two byte strings are b"" for messages without parts."""
+
+
+class Outbox:
+    """Messages by peer, publications, and a hook that tells the shell when there is something to do."""
+
+    __slots__ = ("_wake", "closed", "pending", "publications")
+
+    def __init__(self, wake: Callable[[], None] | None = None) -> None:
+        self.pending: dict[Peer, list[Parcel]] = {}
+        self.publications: list[Message] = []
+        self.closed: list[tuple[Peer, str]] = []
+        self._wake = wake
+
+    def on_wake(self, wake: Callable[[], None]) -> None:
+        """Have *wake* called whenever the outbox goes from empty to not."""
+        self._wake = wake
+
+    def send(self, peer: Peer, message: Any, head: bytes = b"", body: bytes = b"") -> None:
+        """Queue *message* for *peer*.  The codec fills in the sizes of the parts."""
+        pending = self.pending
+        if not pending and self._wake is not None:
+            self._wake()
+        parcels = pending.get(peer)
+        if parcels is None:
+            pending[peer] = [(message, head, body)]
+        else:
+            parcels.append((message, head, body))
+
+    def publish(self, message: Message) -> None:
+        """Queue *message* for everyone who subscribes to this node (routers only)."""
+        if self._wake is not None:
+            self._wake()
+        self.publications.append(message)
+
+    def close(self, peer: Peer, reason: str) -> None:
+        """Have the link with *peer* closed after what is queued for it."""
+        if self._wake is not None:
+            self._wake()
+        self.closed.append((peer, reason))
+
+    def take(self) -> dict[Peer, list[Parcel]]:
+        """Everything queued for peers; the outbox is empty of it afterwards."""
+        pending = self.pending
+        self.pending = {}
+        return pending
+
+    def take_publications(self) -> list[Message]:
+        publications = self.publications
+        self.publications = []
+        return publications
+
+    def take_closed(self) -> list[tuple[Peer, str]]:
+        closed = self.closed
+        self.closed = []
+        return closed

@@ -1,0 +1,106 @@
+"""Frames to messages and back.
+
+A wire message is one or more ZeroMQ frames:
+
+    [index] [joined]? [large]*
+
+*index* is a msgpack array of messages.  The parts of a message (``head`` and ``body``, whose sizes stand in it) follow
+each other in *joined*, in the order of the messages, except that a body of :data:`LARGE` bytes or more travels in a
+frame of its own, in order, so that it is never copied into another buffer.  Measured through three processes with 32
+requests: 29,000 requests/s as separate messages, 97,000/s as 32 frames, 437,000/s as one index and one joined frame.
+
+Decoding checks everything: whatever the bytes, :func:`decode` returns well-typed messages or raises :class:`WireError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from .messages import Call, Message, Request, Result
+
+__all__ = ["LARGE", "MAX_MESSAGES", "WireError", "decode", "encode"]
+
+LARGE = 65_536
+"""Bodies from this size on (bytes) get a frame of their own; below it ZeroMQ copies anyway (zmq.COPY_THRESHOLD)."""
+
+MAX_MESSAGES = 65_536
+"""More messages than this in one wire message are refused."""
+
+_PARTED = frozenset((Request, Call, Result))
+
+_encode_index = msgspec.msgpack.Encoder().encode
+_decode_index = msgspec.msgpack.Decoder(list[Message]).decode
+
+
+class WireError(Exception):
+    """The frames are not a wire message."""
+
+
+def encode(parcels: Sequence[tuple[Any, bytes, bytes]]) -> list[bytes]:
+    """Frames for *parcels*, a list of (message, head, body); fills in the sizes of the parts."""
+    messages = []
+    joined: list[bytes] = []
+    large: list[bytes] = []
+    for message, head, body in parcels:
+        messages.append(message)
+        if type(message) not in _PARTED:
+            continue
+        message.head = len(head)
+        message.body = size = len(body)
+        if head:
+            joined.append(head)
+        if size:
+            if size < LARGE:
+                joined.append(body)
+            else:
+                large.append(body)
+    index = _encode_index(messages)
+    if large:
+        return [index, b"".join(joined), *large]
+    if joined:
+        return [index, joined[0] if len(joined) == 1 else b"".join(joined)]
+    return [index]
+
+
+def decode(frames: Sequence[bytes]) -> list[tuple[Any, bytes, bytes]]:
+    """The parcels in *frames* (without routing id).  Raises WireError for what :func:`encode` does not make."""
+    if not frames:
+        raise WireError("no frames")
+    try:
+        messages = _decode_index(frames[0])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise WireError(f"index: {error}") from None
+    if len(messages) > MAX_MESSAGES:
+        raise WireError(f"{len(messages)} messages in one")
+    joined = frames[1] if len(frames) > 1 else b""
+    end = len(joined)
+    position = 0
+    next_large = 2
+    parcels: list[tuple[Any, bytes, bytes]] = []
+    message: Any
+    for message in messages:
+        if type(message) not in _PARTED:
+            parcels.append((message, b"", b""))
+            continue
+        head_size = message.head
+        size = message.body
+        if head_size < 0 or size < 0:
+            raise WireError("negative size")
+        body_start = position + head_size
+        if size < LARGE:
+            position, start = body_start + size, position
+            if position > end:
+                raise WireError("parts are longer than their frame")
+            parcels.append((message, joined[start:body_start], joined[body_start:position]))
+        else:
+            if body_start > end or next_large >= len(frames) or len(frames[next_large]) != size:
+                raise WireError("a large body does not match its frame")
+            parcels.append((message, joined[position:body_start], frames[next_large]))
+            position = body_start
+            next_large += 1
+    if position != end or (len(frames) > 2 and next_large != len(frames)):
+        raise WireError("bytes left over")
+    return parcels
