@@ -67,7 +67,7 @@ class Channel:
         self._pid = os.getpid()
         self._drain_soon = False
         self._closed = False
-        self._receives = socket.socket_type not in (zmq.PUB,)
+        self._receives = socket.getsockopt(zmq.TYPE) != zmq.PUB
         loop.add_reader(self._fd, self._on_ready)
         self._schedule()
 
@@ -143,9 +143,8 @@ class Channel:
         self._drain_soon = False
         if self._closed:
             return
-        if self._held:
-            self._send_held()
         if not self._receives:
+            self._send_held()
             return
         receive = self._socket.recv_multipart
         stop_at = time.monotonic() + _BUDGET_S
@@ -161,10 +160,18 @@ class Channel:
                     self._schedule()
                     break
         except zmq.Again:
-            # The descriptor does not fire again for what came in between the last look and now.
+            # Only now: receiving has let ZeroMQ take note of new connections and of room in its queues, and the
+            # descriptor does not fire again for that, nor for what came in since the last look.
+            if self._held:
+                self._send_held()
             if self._readable():
                 self._schedule()
-        self.received += count
+        except BaseException:
+            # A callback that fails must not cost the messages behind its own.
+            self._schedule()
+            raise
+        finally:
+            self.received += count
 
     def watch(self) -> None:
         """The watchdog: whoever is right, nothing stays unread or unsent for longer than its period."""

@@ -29,10 +29,10 @@ def _options(socket: zmq.Socket[bytes]) -> None:
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 20_000)
     socket.setsockopt(zmq.HEARTBEAT_TTL, 30_000)
     socket.setsockopt(zmq.HANDSHAKE_IVL, 5_000)
-    socket.setsockopt(zmq.IPV6, 1)
 
 
 def _bind(socket: zmq.Socket[bytes], address: str) -> str:
+    socket.setsockopt(zmq.IPV6, "[" in address)
     try:
         socket.bind(address)
     except zmq.ZMQError as error:
@@ -48,6 +48,7 @@ def _connect(socket: zmq.Socket[bytes], address: str) -> None:
     local = address.startswith("ipc:")
     socket.setsockopt(zmq.RECONNECT_IVL, random.randint(10, 25) if local else random.randint(100, 300))
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, random.randint(250, 500) if local else random.randint(3_000, 8_000))
+    socket.setsockopt(zmq.IPV6, "[" in address)
     try:
         socket.connect(address)
     except zmq.ZMQError as error:

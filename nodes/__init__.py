@@ -1,0 +1,1 @@
+"""The programs: gateway, router, worker, replica, the all-in-one and the command line."""

@@ -1,0 +1,1 @@
+"""The commands of ``zserve``, one file each; imported only when they are used."""

@@ -1,0 +1,209 @@
+"""``zserve node``: one gateway, router or worker node."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from ..addresses import beyond_loopback, node_address, split_host_port
+from ..options import GatewayOptions, RouterOptions, WorkerOptions
+from ..roles import ROLES, run_role
+from ..settings import setting
+from .options import app_dir_option, debug_option, log_level_option, slots_option
+
+__all__ = ["command"]
+
+# Options that mean something to one role only.
+_OF_ROLE = {
+    "http": "gateway",
+    "bind": "router",
+    "publish": "router",
+    "advertise": "router",
+    "state_dir": "router",
+    "slots": "worker",
+    "resources": "worker",
+    "app_dir": "worker",
+}
+
+
+class _Parsed(click.ParamType):  # type: ignore[type-arg]  # not generic in all versions of click
+    """A value read by a function that raises ValueError with a text for people."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return self._parse(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _resource(text: str) -> str:
+    """Checked here and read in :func:`_resources`: a value may pass through twice (click converts defaults, too)."""
+    label, _, amount = text.rpartition("=")
+    try:
+        number = float(amount)
+    except ValueError:
+        number = -1.0
+    if not label or not 0.0 <= number < math.inf:
+        raise ValueError(f"{text!r} is not LABEL=AMOUNT, as in gpu=1")
+    return text
+
+
+def _resources(texts: Sequence[str]) -> dict[str, float]:
+    return {text.rpartition("=")[0]: float(text.rpartition("=")[2]) for text in texts}
+
+
+def _http(text: str) -> str:
+    split_host_port(text)
+    return text
+
+
+_ADDRESS = _Parsed("ADDRESS", node_address)
+
+
+@click.command("node", short_help="run one gateway, router or worker node of a fabric")
+@setting("--role", "roles", multiple=True, required=True, type=click.Choice(ROLES), help="What this node does.")
+@setting(
+    "--join",
+    multiple=True,
+    type=_ADDRESS,
+    help="A router to join; repeatable. The others are learnt from it. A DNS name may stand for several.",
+)
+@setting(
+    "--bind",
+    type=_ADDRESS,
+    default="tcp://127.0.0.1:7700",
+    show_default=True,
+    help="Router: where nodes reach it. Port 0 picks a free one.",
+)
+@setting("--publish", type=_ADDRESS, help="Router: its publications. Default: a free port beside --bind.")
+@setting("--advertise", type=_ADDRESS, help="Router: the address that others are told, if it is not --bind.")
+@setting(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
+    help="Router: folder that keeps endpoints, backends and traffic over a restart of all routers.",
+)
+@setting(
+    "--http",
+    type=_Parsed("HOST:PORT", _http),
+    default="127.0.0.1:8000",
+    show_default=True,
+    help="Gateway: where it listens for HTTP. Port 0 picks a free one.",
+)
+@slots_option
+@setting(
+    "--resource",
+    "resources",
+    multiple=True,
+    type=_Parsed("LABEL=AMOUNT", _resource),
+    help="Worker: what it offers to backends that ask for it, as in gpu=1; repeatable.",
+)
+@app_dir_option
+@setting("--name", default="", help="A name for people, shown by `zserve status`. Default: role and process id.")
+@setting("--insecure", is_flag=True, help="Allow plain tcp beyond this machine: anyone who reaches it controls it.")
+@setting(
+    "--join-timeout",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds until it is an error that no router of --join answers; 0: never.",
+)
+@setting(
+    "--timeout-graceful-shutdown",
+    "grace_s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds that requests may take to finish when the node is stopped.",
+)
+@log_level_option("info")
+@debug_option
+@click.option("--lifeline", is_flag=True, hidden=True)
+@click.option("--status-fd", type=int, default=-1, hidden=True)
+@click.option("--http-fd", type=int, default=-1, hidden=True)
+@click.pass_context
+def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **given: Any) -> int:
+    """Run one node of a fabric until Ctrl-C (which drains; a second one forces).
+
+    A router balances the load, and is where the other nodes meet: start one first, and give its address to all others
+    with --join.  Any number of gateways, routers and workers may come and go.
+
+    \b
+    Three nodes in three shells:
+      zserve node --role router --bind tcp://127.0.0.1:7700
+      zserve node --role worker --join tcp://127.0.0.1:7700 --app-dir examples
+      zserve node --role gateway --join tcp://127.0.0.1:7700 --http 127.0.0.1:8000
+
+    \b
+    A second router, which learns everything from the first:
+      zserve node --role router --bind tcp://127.0.0.1:7701 --join tcp://127.0.0.1:7700
+    """
+    if len(set(roles)) > 1:
+        raise click.UsageError(
+            "one process plays one role so far, not several yet; start `zserve node` once for each --role", ctx
+        )
+    role = roles[0]
+    for name, owner in _OF_ROLE.items():
+        if owner != role and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = next(max(option.opts, key=len) for option in ctx.command.params if option.name == name)
+            raise click.UsageError(f"{option} is for a {owner}, not for a {role}", ctx)
+    if role != "router" and not join:
+        raise click.UsageError(
+            f"a {role} needs --join with the address of a router, as in --join tcp://127.0.0.1:7700", ctx
+        )
+    _refuse_open_network(ctx, role, join, given)
+    common: dict[str, Any] = {
+        "join": list(join),
+        "name": given["name"] or f"{role}-{os.getpid()}",
+        "insecure": given["insecure"],
+        "join_timeout_s": given["join_timeout"],
+        "grace_s": given["grace_s"],
+        "log_level": given["log_level"],
+        "debug": given["debug"],
+        "lifeline": given["lifeline"],
+        "status_fd": given["status_fd"],
+    }
+    if role == "router":
+        return run_role(
+            RouterOptions(
+                bind=given["bind"],
+                publish=given["publish"] or "",
+                advertise=given["advertise"] or "",
+                state_dir=str(given["state_dir"] or ""),
+                **common,
+            )
+        )
+    if role == "gateway":
+        host, port = split_host_port(given["http"])
+        return run_role(GatewayOptions(http_host=host, http_port=port, http_fd=given["http_fd"], **common))
+    return run_role(
+        WorkerOptions(
+            slots=given["slots"], resources=_resources(given["resources"]), app_dirs=[str(given["app_dir"])], **common
+        )
+    )
+
+
+def _refuse_open_network(ctx: click.Context, role: str, join: Sequence[str], given: dict[str, Any]) -> None:
+    if given["insecure"]:
+        return
+    addresses = {"--join": list(join)}
+    if role == "router":
+        addresses["--bind"] = [given["bind"]]
+        addresses["--publish"] = [given["publish"]] if given["publish"] else []
+    for option, values in addresses.items():
+        for address in values:
+            if beyond_loopback(address):
+                raise click.UsageError(
+                    f"{option} {address} leaves this machine in plain tcp, open to everyone who reaches it; use a "
+                    "loopback or ipc address, or allow it with --insecure on a network that you trust",
+                    ctx,
+                )

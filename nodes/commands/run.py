@@ -1,0 +1,124 @@
+"""``zserve run``: a whole fabric on this machine for one module."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import click
+
+from ..launch import LocalFabric, interruptible
+from ..settings import setting
+from .options import app_dir_option, debug_option, log_level_option, slots_option
+
+__all__ = ["command"]
+
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+
+
+@click.command("run", short_help="serve what a Python module declares")
+@click.argument("target", metavar="MODULE[:NAME]")
+@setting("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
+@setting(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks a free one."
+)
+@slots_option
+@app_dir_option
+@setting(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
+    help="Folder that keeps endpoints, backends and traffic; without it they end with the fabric.",
+)
+@setting("--name", default="", help="A name for people, shown by `zserve status`.")
+@setting(
+    "--timeout-graceful-shutdown",
+    "grace_s",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="Seconds that requests may take to finish after Ctrl-C.",
+)
+@log_level_option("warning")
+@debug_option
+def command(
+    target: str,
+    host: str,
+    port: int,
+    slots: int,
+    app_dir: Path,
+    state_dir: Path | None,
+    name: str,
+    grace_s: float,
+    log_level: str,
+    debug: bool,
+) -> int:
+    """Serve everything that MODULE declares with @serve.route, or only NAME of it, until Ctrl-C.
+
+    Starts a gateway, a router and a worker node on this machine.  Ctrl-C lets running requests finish; a second one
+    does not wait.
+
+    \b
+    Example, with hello.py in the current folder:
+      import zserve as serve
+    \b
+      @serve.route("/hello")
+      def hello():
+          return "hello world"
+
+    \b
+      zserve run hello
+      curl http://127.0.0.1:8000/hello
+    """
+    started_at = time.monotonic()
+    _check_target(target)
+    with interruptible():
+        fabric = LocalFabric(
+            host=host,
+            port=port,
+            slots=slots,
+            name=name or target.partition(":")[0],
+            app_dir=app_dir,
+            state_dir=state_dir,
+            grace_s=grace_s,
+            log_level=log_level,
+            debug=debug,
+        )
+        try:
+            _serve(fabric, target, app_dir, started_at)
+        except BaseException:
+            fabric.abandon()
+            raise
+        return fabric.wait()
+
+
+def _serve(fabric: LocalFabric, target: str, app_dir: Path, started_at: float) -> None:
+    # The fabric starts meanwhile: everything below is imported while its processes import what they need.
+    from zserve.control.client import ControlClient
+    from zserve.control.code import CodeNamer
+    from zserve.control.declarations import apply
+    from zserve.control.operations import Operations
+
+    from ..application import load_application
+
+    application = load_application(target, app_dir)
+    place = fabric.started()
+    with ControlClient(place.address, name="zserve run") as client:
+        apply(application.declarations, Operations(client, CodeNamer(place.code_dir, [str(app_dir)])))
+    took_s = time.monotonic() - started_at
+    click.echo(f"zserve: serving {target} on {place.http} (started in {took_s:.1f} s; Ctrl-C stops)")
+    for declaration in application.declarations:
+        if declaration.route is not None:
+            click.echo(f"  {','.join(declaration.methods):<8} {place.http}{declaration.route}  -> {declaration.name}")
+    if application.hint:
+        click.echo(f"try: {application.hint.replace('{url}', place.http)}")
+
+
+def _check_target(target: str) -> None:
+    path = Path(target.partition(":")[0])
+    if path.suffix != ".py" and _TARGET.fullmatch(target):
+        return
+    if path.suffix == ".py" or "/" in target:
+        folder = "" if path.parent == Path(".") else f" --app-dir {path.parent}"
+        raise click.UsageError(f"{target!r} is a file; name its module: `zserve run {path.stem}{folder}`")
+    raise click.UsageError(f"{target!r} is not MODULE or MODULE:NAME, as in `hello` or `shop.models:classify`")

@@ -1,0 +1,154 @@
+"""The gateway program: uvicorn's server and the fabric's sockets in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from zserve.channel.hub import Hub
+from zserve.cores.gateway import GatewayCore, GatewayLimits
+from zserve.http.front import HttpFront
+from zserve.http.protocol import FabricProtocol
+from zserve.http.system import system_pages
+from zserve.registry.sync import ConfigSync
+
+from .identity import new_info, wall_ms
+from .joining import warn_until_joined
+from .listen import listen, url_of
+from .metrics import render_gateway
+from .options import GatewayOptions
+from .program import Stop, report, run_program
+
+__all__ = ["run"]
+
+log = logging.getLogger("zserve.gateway")
+logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # start and stop are said here, in our words
+
+_LEAVE_NOTICE_S = 0.1
+
+
+def run(options: GatewayOptions) -> int:
+    """Run a gateway to its end; the result is the exit status."""
+    listener = None
+    if options.http_fd < 0:
+        # Before anything else, so that a port in use is one clear error.
+        from .program import complain
+
+        try:
+            listener = listen(options.http_host, options.http_port)
+        except Exception as error:
+            complain(str(error))
+            report(options, "failed", error=str(error), exit=1)
+            return 1
+    else:
+        listener = socket.socket(fileno=options.http_fd)
+    with listener:
+        return run_program(lambda stop: _Gateway(options, listener, stop).run(), options)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its signal handlers: the program has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Gateway:
+    def __init__(self, options: GatewayOptions, listener: socket.socket, stop: Stop) -> None:
+        self._options = options
+        self._listener = listener
+        self._stop = stop
+        self._url = url_of(listener)
+        info = new_info("gateway", options.name)
+        info.http = self._url
+        self._core = GatewayCore(
+            ConfigSync(info, wall_ms),
+            id_prefix=info.boot,
+            limits=GatewayLimits(max_requests=options.max_requests),
+        )
+        self._hub = Hub(self._core, info, join=options.join, on_turn=self._on_turn)
+        self._front = HttpFront(
+            self._core,
+            self._hub.poke,
+            max_body_bytes=options.max_body_bytes,
+            max_header_bytes=options.max_header_bytes,
+            max_connections=options.max_connections,
+            default_timeout_s=options.default_timeout_s,
+        )
+
+    async def run(self) -> int:
+        hub, front, options = self._hub, self._front, self._options
+        hub.start()
+        server = self._server()
+        serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
+        front.server_state = server.server_state
+        sweeping = asyncio.ensure_future(self._sweep())
+        joining = asyncio.ensure_future(warn_until_joined(hub, options))
+        try:
+            while not server.started and not serving.done():
+                await asyncio.sleep(0.002)
+            # Everything allocated so far lives as long as the process: keep the collector from walking it again.
+            gc.collect()
+            gc.freeze()
+            report(options, "ready", http=self._url)
+            log.info("listening on %s", self._url)
+            await self._first(self._stop.requested.wait(), serving, joining)
+            log.info("draining: %s", self._stop.reason or "the server ended")
+            front.draining = True
+            self._core.leaving = True
+            for peer, _ in hub.links.open_links():
+                self._core.out.send(peer, self._core.ping(peer, time.monotonic()))
+            server.should_exit = True
+            await serving
+            return 0
+        finally:
+            sweeping.cancel()
+            joining.cancel()
+            await hub.stop("the gateway is shutting down")
+
+    async def _first(self, stopped: Any, serving: asyncio.Future[None], joining: asyncio.Future[None]) -> None:
+        """Wait for the wish to stop, the end of the server, or the failure to join."""
+        waiting = asyncio.ensure_future(stopped)
+        try:
+            pending = {waiting, serving, joining}
+            while not (waiting.done() or serving.done()):
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if joining in done:
+                    joining.result()
+        finally:
+            waiting.cancel()
+
+    def _server(self) -> _Server:
+        protocol = type("GatewayProtocol", (FabricProtocol,), {"front": self._front})
+        config = uvicorn.Config(
+            app=system_pages(self._core, lambda: render_gateway(self._core, self._hub)),
+            http=protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            headers=[("server", "zserve")],
+            backlog=2048,
+            timeout_graceful_shutdown=max(1, int(self._options.grace_s)),
+        )
+        return _Server(config)
+
+    def _on_turn(self) -> None:
+        self._front.deliver()
+        if self._core.shutdown_reason:
+            self._stop.request(self._core.shutdown_reason)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._front.sweep()

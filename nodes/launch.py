@@ -1,0 +1,161 @@
+"""Starting the all-in-one from a command, and waiting for it with Ctrl-C in mind."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from zserve.errors import ApplicationError, ServeError
+
+from .complaint import complain
+
+__all__ = ["LocalFabric", "Place", "interruptible"]
+
+START_TIMEOUT_S = 30.0
+_ABANDON_S = 5.0
+_FORCE_S = 3.0  # a second more than a program that is forced takes to clean up
+
+
+class Place(NamedTuple):
+    """Where a fabric is: ``address`` of its router, ``http`` URL, the folder for code files."""
+
+    address: str
+    http: str
+    code_dir: str
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM and SIGHUP are like Ctrl-C inside: KeyboardInterrupt."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup stays nohup
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class LocalFabric:
+    """The process ``python -m zserve.nodes.local``, started by the constructor, which does not wait.
+
+    Its standard input is held open: should this process die, the fabric ends too.  It has a process group of its own,
+    so that Ctrl-C reaches this process only, which then has it drained.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        slots: int,
+        name: str,
+        app_dir: Path,
+        state_dir: Path | None,
+        grace_s: float,
+        log_level: str,
+        debug: bool,
+    ) -> None:
+        self._grace_s = grace_s
+        line = [sys.executable, "-P", "-m", "zserve.nodes.local", "--host", host, "--port", str(port)]
+        line += ["--slots", str(slots), "--name", name, "--app-dir", str(app_dir), "--grace", str(grace_s)]
+        line += ["--log-level", log_level, *(["--debug"] if debug else [])]
+        line += ["--state-dir", str(state_dir)] if state_dir is not None else []
+        self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+
+    def started(self) -> Place:
+        """Where it is, once HTTP answers; raises what kept it from starting."""
+        assert self._process.stdout is not None
+        fd = self._process.stdout.fileno()
+        until = time.monotonic() + START_TIMEOUT_S
+        said = b""
+        while not said.endswith(b"\n"):
+            if not select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise ServeError(f"the fabric did not start within {START_TIMEOUT_S:g} s")
+            chunk = os.read(fd, 65536)
+            if not chunk:
+                raise ServeError(f"the fabric ended while it started, with status {self._process.wait()}")
+            said += chunk
+        facts: dict[str, Any] = json.loads(said)
+        if "error" in facts:
+            kind = ApplicationError if facts.get("exit") == ApplicationError.exit_status else ServeError
+            raise kind(facts["error"])
+        return Place(address=facts["address"], http=facts["http"], code_dir=facts["code_dir"])
+
+    def wait(self) -> int:
+        """Until it ends, or Ctrl-C ends it; the exit status of the command."""
+        try:
+            status = self._process.wait()
+        except KeyboardInterrupt:
+            sys.stderr.write("zserve: finishing what runs (Ctrl-C again to stop at once)\n")
+            return self._stop()
+        finally:
+            self._close()
+        if status:
+            complain(f"the fabric ended with status {status}")
+        return 1 if status else 0
+
+    def abandon(self) -> None:
+        """It is of no use any more: nothing was served, so nothing takes long to finish."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            self._process.wait(_ABANDON_S)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            self._force()
+        finally:
+            self._close()
+
+    def _stop(self) -> int:
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            status = self._process.wait(self._grace_s + 10.0)
+        except KeyboardInterrupt:
+            complain("stopped without waiting for what still ran")
+            self._force()
+            return 1
+        except subprocess.TimeoutExpired:
+            complain("the fabric did not end in time and was killed")
+            self._force()
+            return 1
+        if status:
+            complain("not everything could finish in time")
+        return 1 if status else 0
+
+    def _close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(OSError):
+                pipe.close()
+
+    def _force(self) -> None:
+        """Two different signals: the first asks, the second forces."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+        while True:
+            try:
+                self._process.wait(_FORCE_S)
+                return
+            except KeyboardInterrupt:
+                continue
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)

@@ -1,0 +1,368 @@
+"""The all-in-one: a router, a worker node and a gateway as child processes of this one, over ipc sockets.
+
+    python -m zserve.nodes.local --port 8000 --app-dir .
+
+prints one line of JSON on standard output, {"address", "http", "code_dir", "run_dir"} once HTTP answers or
+{"error", "exit"}, and stays until its standard input ends or a signal comes.  ``zserve run`` and ``serve.init()`` start
+it and hold the other end of that input, so that nothing is left behind whatever becomes of them.
+
+How the roles are started: by ``fork``, from a process that has imported what all of them need and has no thread, event
+loop or ZeroMQ context yet; three more interpreters that import the same modules anew would cost more time than all the
+rest of the start (docs/running.md has the measurement).  A role that is started again later, when this process has an
+event loop, is started as a program of its own; so are all of them on macOS, where a fork without exec is not safe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import msgspec
+
+from zserve.errors import ServeError
+
+from .listen import listen, url_of
+from .options import GatewayOptions, NodeOptions, RouterOptions, WorkerOptions, encode_options
+from .program import SIGNALS, Stop, run_program
+from .roles import run_role
+from .run_directory import RunDirectory
+from .supervise import Child, Exit, fork, spawn
+
+__all__ = ["LocalOptions", "main"]
+
+START_TIMEOUT_S = 20.0
+"""How long the roles may take until HTTP answers."""
+FIRST_RESTART_S = 0.1
+LAST_RESTART_S = 10.0
+"""A role that dies is started again after 0.1, 0.2, 0.4 ... 10 s; one that has lived for longer begins anew."""
+
+_MARGIN_S = 5.0
+
+RoleOptions: TypeAlias = RouterOptions | GatewayOptions | WorkerOptions
+
+log = logging.getLogger("zserve.local")
+
+
+class LocalOptions(NodeOptions, kw_only=True, tag="local"):
+    """Options of the fabric as a whole; see :class:`GatewayOptions` and :class:`WorkerOptions`."""
+
+    http_host: str = "127.0.0.1"
+    http_port: int = 8000
+    slots: int = 64
+    app_dirs: list[str] = []
+    state_dir: str = ""
+    policy: str = "random"
+    policy_kwargs: dict[str, Any] = {}
+    lifeline: bool = True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a fabric to its end; the result is the exit status."""
+    # A signal that comes while the children start waits until the event loop can deal with it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    options = _parse(arguments)
+    try:
+        listener = listen(options.http_host, options.http_port)
+        with listener, RunDirectory(options.name) as run_directory:
+            fabric = _Fabric(options, run_directory, listener)
+            fabric.launch()
+            # The roles are given the grace; this process has some more, to see them end.
+            return run_program(fabric.serve, msgspec.structs.replace(options, grace_s=options.grace_s + _MARGIN_S))
+    except ServeError as error:
+        return _failed(error)
+
+
+class _Fabric:
+    """The three roles of one fabric, and what keeps them running."""
+
+    def __init__(self, options: LocalOptions, run_directory: RunDirectory, listener: socket.socket) -> None:
+        self.options = options
+        self.run_directory = run_directory
+        self.listener = listener
+        self.address = run_directory.socket_address("router")
+        self.http = url_of(listener)
+        common: dict[str, Any] = {
+            "lifeline": True,
+            "log_level": options.log_level,
+            "debug": options.debug,
+            "grace_s": options.grace_s,
+        }
+        self.roles = {
+            "gateway": _Role(
+                GatewayOptions(
+                    name="gateway",
+                    join=[self.address],
+                    http_host=options.http_host,
+                    http_port=listener.getsockname()[1],
+                    http_fd=listener.fileno(),
+                    **common,
+                ),
+                keep=(listener.fileno(),),
+            ),
+            "router": _Role(
+                RouterOptions(
+                    name="router",
+                    bind=self.address,
+                    publish=run_directory.socket_address("publish"),
+                    state_dir=options.state_dir,
+                    policy=options.policy,
+                    policy_kwargs=options.policy_kwargs,
+                    **common,
+                )
+            ),
+            "worker": _Role(
+                WorkerOptions(
+                    name="worker",
+                    join=[self.address],
+                    slots=options.slots,
+                    app_dirs=options.app_dirs,
+                    code_dir=str(run_directory.code),
+                    **common,
+                )
+            ),
+        }
+
+    def launch(self) -> None:
+        """Start all roles at once; they find each other, because the addresses are known beforehand."""
+        if sys.platform == "linux":
+            _import_what_all_roles_need()
+            gc.freeze()  # a collection in a child must not copy all pages that it shares with this process
+        for role in self.roles.values():  # the gateway comes first: it has the most to import
+            role.launch(forked=sys.platform == "linux")
+
+    async def serve(self, stop: Stop) -> int:
+        """Until *stop*: keep all roles running."""
+        try:
+            for role in self.roles.values():
+                role.watch()
+            try:
+                await self._until_it_answers(stop)
+            except ServeError as error:
+                return _failed(error)
+            if not stop.requested.is_set():
+                self.run_directory.announce(address=self.address, http=self.http)
+                _say(
+                    {
+                        "address": self.address,
+                        "http": self.http,
+                        "code_dir": str(self.run_directory.code),
+                        "run_dir": str(self.run_directory.path),
+                    }
+                )
+                for role in self.roles.values():
+                    role.keep_running = True
+                    role.on_leave = lambda: stop.request("the fabric was shut down")
+            await stop.wait()
+            return 0
+        finally:
+            await self._stop(stop)
+
+    async def _until_it_answers(self, stop: Stop) -> None:
+        """Until HTTP answers, or *stop*; raises :class:`ServeError` if a role ends first or it takes too long."""
+        ready = asyncio.ensure_future(self._ready())
+        others = [asyncio.ensure_future(role.ended()) for role in self.roles.values()]
+        stopped = asyncio.ensure_future(stop.wait())
+        try:
+            done, _ = await asyncio.wait(
+                [ready, stopped, *others], timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if stopped in done or ready in done:
+                return
+            for other in others:
+                if other in done:
+                    raise other.result()
+            raise ServeError(f"the fabric did not answer on {self.http} within {START_TIMEOUT_S:g} s")
+        finally:
+            for task in (ready, stopped, *others):
+                task.cancel()
+
+    async def _ready(self) -> None:
+        await self.roles["router"].ready.wait()
+        # The socket listens already, so that this waits for the gateway without asking again and again.
+        while not await _http_answers(self.listener):
+            await asyncio.sleep(0.02)
+
+    async def _stop(self, stop: Stop) -> None:
+        """End all roles in the order in which nothing is lost; or at once if the time for that is over."""
+        for role in self.roles.values():
+            role.keep_running = False
+        self.listener.close()  # so that the port is free as soon as the gateway has closed it
+        try:
+            if not stop.forced:
+                for name in ("gateway", "worker", "router"):
+                    await self.roles[name].stop(self.options.grace_s + _MARGIN_S / 2)
+        finally:
+            alive = [role.child for role in self.roles.values() if role.child is not None and role.child.exit is None]
+            for child in alive:
+                child.force()
+            if alive:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(1.0):
+                        await asyncio.gather(*(child.wait() for child in alive))
+            for child in alive:
+                child.kill()
+
+
+class _Role:
+    """One role: its process, and the next one when that dies."""
+
+    def __init__(self, options: RoleOptions, *, keep: Sequence[int] = ()) -> None:
+        self.options = options
+        self.keep = keep
+        self.child: Child | None = None
+        self.keep_running = False
+        self.on_leave: Callable[[], None] | None = None
+        self.ready = asyncio.Event()
+        self._failure = ""
+        self._failure_status = 1
+        self._ended = asyncio.Event()
+        self._delay_s = FIRST_RESTART_S
+        self._started_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def launch(self, *, forked: bool) -> None:
+        self._started_at = time.monotonic()
+        self._ended.clear()
+        if forked:
+            self.child = fork(self.options.name, self._run, keep=self.keep)
+        else:
+            self.child = spawn(self.options.name, self._argv, keep=self.keep)
+
+    def watch(self) -> None:
+        assert self.child is not None
+        self.child.watch(self._on_status, self._on_exit)
+
+    async def ended(self) -> ServeError:
+        """Why it ended, once it has."""
+        await self._ended.wait()
+        assert self.child is not None
+        error = ServeError(self._failure or f"the {self.options.name} {self.child.exit} while it started")
+        error.exit_status = self._failure_status
+        return error
+
+    async def stop(self, grace_s: float) -> None:
+        self.keep_running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.child is not None and self.child.exit is None:
+            await self.child.stop(grace_s)
+
+    def _run(self, status_fd: int) -> int:
+        with suppress(OSError), open("/proc/self/comm", "w") as comm:
+            comm.write(f"zserve-{self.options.name}")  # what ps and top show
+        self.options.status_fd = status_fd
+        return run_role(self.options)
+
+    def _argv(self, status_fd: int) -> list[str]:
+        self.options.status_fd = status_fd
+        return [sys.executable, "-P", "-m", "zserve.nodes.roles", encode_options(self.options).decode()]
+
+    def _on_status(self, report: dict[str, Any]) -> None:
+        if report.get("event") == "ready":
+            self.ready.set()
+        elif report.get("event") == "failed":
+            self._failure = str(report.get("error"))
+            self._failure_status = int(report.get("exit", 1))
+
+    def _on_exit(self, exit_: Exit) -> None:
+        self._ended.set()
+        if not self.keep_running:
+            return
+        if exit_.clean and self.on_leave is not None:  # nobody here asked it to: `zserve shutdown` did
+            self.on_leave()
+            return
+        if time.monotonic() - self._started_at > LAST_RESTART_S:
+            self._delay_s = FIRST_RESTART_S
+        log.error("the %s %s; starting it again in %g s", self.options.name, exit_, self._delay_s)
+        self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._restart)
+        self._delay_s = min(self._delay_s * 2, LAST_RESTART_S)
+
+    def _restart(self) -> None:
+        if not self.keep_running:
+            return
+        try:
+            self.launch(forked=False)
+        except ServeError as error:
+            log.error("%s", error)
+            self._timer = asyncio.get_running_loop().call_later(LAST_RESTART_S, self._restart)
+        else:
+            self.watch()
+
+
+def _import_what_all_roles_need() -> None:
+    import uvloop  # noqa: F401
+    import zmq  # noqa: F401
+
+    from zserve.channel import hub  # noqa: F401
+
+
+async def _http_answers(listener: socket.socket) -> bool:
+    """True once a health check is answered, with whatever status."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /-/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return (await reader.read(5)) == b"HTTP/"
+    except OSError:
+        return False
+    finally:
+        writer.close()
+
+
+def _failed(error: ServeError) -> int:
+    _say({"error": str(error), "exit": error.exit_status, "class": type(error).__name__})
+    return error.exit_status
+
+
+def _say(facts: dict[str, Any]) -> None:
+    """The one line for whoever has started this."""
+    with suppress(OSError):
+        os.write(1, json.dumps(facts).encode() + b"\n")
+
+
+def _parse(arguments: Sequence[str] | None) -> LocalOptions:
+    parser = argparse.ArgumentParser(prog="python -m zserve.nodes.local", description="A fabric in one go, over ipc.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--name", default="")
+    parser.add_argument("--app-dir", action="append", help="a folder with user code; repeatable")
+    parser.add_argument("--queueing-policy", default="random")
+    parser.add_argument("--policy-kwargs", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--state-dir", default="")
+    parser.add_argument("--grace", type=float, default=30.0, help="seconds that a drain may take")
+    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--debug", action="store_true")
+    given = parser.parse_args(arguments)
+    return LocalOptions(
+        http_host=given.host,
+        http_port=given.port,
+        slots=given.slots,
+        name=given.name,
+        app_dirs=[os.path.abspath(path) for path in given.app_dir or ()],
+        policy=given.queueing_policy,
+        policy_kwargs=given.policy_kwargs,
+        state_dir=given.state_dir,
+        grace_s=given.grace,
+        log_level=given.log_level,
+        debug=given.debug,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What each program can be told, whoever tells it: the command line, the all-in-one, or a test.
+
+Plain values only, so that options travel as one JSON line to a child process.  Times are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+__all__ = ["GatewayOptions", "NodeOptions", "RouterOptions", "WorkerOptions", "decode_options", "encode_options"]
+
+
+class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What every program can be told.
+
+    join: addresses of routers ("ipc://..." or "tcp://host:port"); a DNS name may stand for several.
+    name: a name for people, shown in ``zserve status``.
+    insecure: plain tcp beyond loopback is allowed.
+    join_timeout_s: how long to try before it is an error that no router of ``join`` answers; 0 tries for ever.
+    grace_s: how long a drain may take before the program gives up and ends.
+    lifeline: standard input is a pipe from the parent; its end means that the parent is gone, and the program drains.
+    status_fd: a pipe on which the program reports as JSON lines what becomes of it (see :func:`program.report`), or -1.
+    debug: show tracebacks of errors that a user can cause, and answer clients with the tracebacks of their handlers.
+    """
+
+    join: list[str] = []
+    name: str = ""
+    insecure: bool = False
+    join_timeout_s: float = 30.0
+    grace_s: float = 30.0
+    log_level: str = "info"
+    debug: bool = False
+    lifeline: bool = False
+    status_fd: int = -1
+
+
+class RouterOptions(NodeOptions, kw_only=True, tag="router"):
+    """bind: address of the ROUTER socket; publish: of the PUB socket ("" for one derived from ``bind``).
+
+    advertise: the address that others are told ("" for the bound one); state_dir: where the registry is kept ("" for
+    nowhere); node_id: 16 bytes as hex ("" for the one in the state directory, or a new one).
+
+    policy, policy_kwargs: how endpoints that do not say otherwise choose a backend (see the traffic policies).
+    """
+
+    bind: str = "tcp://127.0.0.1:7700"
+    publish: str = ""
+    advertise: str = ""
+    state_dir: str = ""
+    node_id: str = ""
+    policy: str = "random"
+    policy_kwargs: dict[str, Any] = {}
+
+
+class GatewayOptions(NodeOptions, kw_only=True, tag="gateway"):
+    """http_host, http_port: where to listen (port 0 picks a free one); http_fd: a socket that listens already, or -1.
+
+    max_body_bytes, max_header_bytes, max_connections, max_requests: limits of law 4, each answered with its own status.
+    default_timeout_s: the deadline of a request that brings none; 0 for no deadline.
+    """
+
+    http_host: str = "127.0.0.1"
+    http_port: int = 8000
+    http_fd: int = -1
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_header_bytes: int = 64 * 1024
+    max_connections: int = 10_000
+    max_requests: int = 20_000
+    default_timeout_s: float = 30.0
+
+
+class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
+    """slots: how many replicas this node may hold; resources: labels and amounts that it offers.
+
+    app_dirs: folders that user code is imported from; code_dir: where the embedded fabric leaves the code files of its
+    own user ("" for none).
+    """
+
+    slots: int = 64
+    resources: dict[str, float] = {}
+    app_dirs: list[str] = []
+    code_dir: str = ""
+
+
+def encode_options(options: NodeOptions) -> bytes:
+    """One line of JSON; its "type" says which program it is for."""
+    return msgspec.json.encode(options)
+
+
+def decode_options(line: bytes | str) -> RouterOptions | GatewayOptions | WorkerOptions:
+    """The reverse of :func:`encode_options`.  Raises ``msgspec.ValidationError`` for anything else."""
+    kinds: Any = RouterOptions | GatewayOptions | WorkerOptions
+    options: RouterOptions | GatewayOptions | WorkerOptions = msgspec.json.decode(line, type=kinds)
+    return options

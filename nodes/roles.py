@@ -1,0 +1,33 @@
+"""Which program plays which role; ``python -m zserve.nodes.roles OPTIONS`` runs one from a line of JSON.
+
+The programs are imported only when they are run: a worker has no use for an HTTP server.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from .options import GatewayOptions, RouterOptions, WorkerOptions, decode_options
+
+__all__ = ["ROLES", "run_role"]
+
+ROLES = ("gateway", "router", "worker")
+
+
+def run_role(options: RouterOptions | GatewayOptions | WorkerOptions) -> int:
+    """Run the program that *options* are for to its end; the result is the exit status."""
+    if isinstance(options, RouterOptions):
+        from .router import run as run_router
+
+        return run_router(options)
+    if isinstance(options, GatewayOptions):
+        from .gateway import run as run_gateway
+
+        return run_gateway(options)
+    from .worker import run as run_worker
+
+    return run_worker(options)
+
+
+if __name__ == "__main__":
+    sys.exit(run_role(decode_options(sys.argv[1])))

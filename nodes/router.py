@@ -1,0 +1,105 @@
+"""The router program: a core, its sockets, and the registry on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import time
+
+from zserve.channel.hub import Hub
+from zserve.cores.router import RouterCore
+from zserve.errors import ServeError
+from zserve.registry.sync import ConfigSync
+
+from .identity import new_info, wall_ms
+from .joining import warn_until_joined
+from .options import RouterOptions
+from .program import Stop, report, run_program
+from .state import RouterState
+
+__all__ = ["run"]
+
+log = logging.getLogger("zserve.router")
+
+
+def run(options: RouterOptions) -> int:
+    """Run a router to its end; the result is the exit status."""
+    return run_program(lambda stop: _Router(options, stop).run(), options)
+
+
+def _publish_address(options: RouterOptions) -> str:
+    """Where to publish if nothing is said: beside the ROUTER socket, on any free port or with a suffix."""
+    if options.publish:
+        return options.publish
+    if options.bind.startswith("tcp://"):
+        return f"{options.bind.rpartition(':')[0]}:*"
+    return options.bind + ".pub"
+
+
+class _Router:
+    def __init__(self, options: RouterOptions, stop: Stop) -> None:
+        self._options = options
+        self._stop = stop
+        self._state = RouterState(options.state_dir)
+        node = bytes.fromhex(options.node_id) if options.node_id else self._state.node_id()
+        info = new_info("router", options.name, node)
+        sync = ConfigSync(info, wall_ms)
+        self._state.load_into(sync.registry, wall_ms())
+        self._core = RouterCore(sync, random.Random(), wall_ms)
+        self._hub = Hub(
+            self._core,
+            info,
+            bind=options.bind,
+            publish=_publish_address(options),
+            advertise=options.advertise,
+            join=options.join,
+            on_turn=self._on_turn,
+        )
+
+    async def run(self) -> int:
+        hub, core, options = self._hub, self._core, self._options
+        if not options.bind:
+            raise ServeError("a router needs an address to listen on: --bind tcp://127.0.0.1:7700")
+        hub.start()
+        joining = asyncio.ensure_future(warn_until_joined(hub, options))
+        saving = asyncio.ensure_future(self._save())
+        try:
+            gc.collect()
+            gc.freeze()
+            report(options, "ready", address=hub.info.address)
+            log.info("listening on %s", hub.info.address)
+            requested = asyncio.ensure_future(self._stop.requested.wait())
+            done, _ = await asyncio.wait({requested, joining}, return_when=asyncio.FIRST_COMPLETED)
+            if joining in done:
+                joining.result()
+                await requested
+            log.info("draining: %s", self._stop.reason)
+            core.drain(time.monotonic())
+            hub.poke()
+            while not core.drained:
+                await asyncio.sleep(0.01)
+            # The last answers leave with this turn, the GOODBYE behind them.
+            await asyncio.sleep(0.02)
+            return 0
+        finally:
+            joining.cancel()
+            saving.cancel()
+            await hub.stop("the router is shutting down")
+            self._state.save(core.sync.registry)
+            self._state.close()
+
+    def _on_turn(self) -> None:
+        if self._core.shutdown_reason:
+            self._stop.request(self._core.shutdown_reason)
+
+    async def _save(self) -> None:
+        """Follow the registry with what is on disk, off the data path."""
+        registry = self._core.sync.registry
+        saved = -1
+        while True:
+            await asyncio.sleep(0.05)
+            if registry.generation != saved or self._state.behind:
+                saved = registry.generation
+                self._state.save(registry)

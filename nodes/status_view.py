@@ -1,0 +1,150 @@
+"""A fabric's status as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .table import Table
+
+__all__ = ["render_status"]
+
+
+def render_status(status: Mapping[str, Any], width: int | None = None) -> str:
+    """*status* (what ``serve.status()`` gives) as aligned tables, not wider than *width* columns (None: the terminal).
+
+    Counters are those of the router that was asked.
+    """
+    sections = [
+        _section("NODES", _nodes(status), width, "none"),
+        _section("ENDPOINTS", _endpoints(status), width, "none yet; @serve.route or serve.create_endpoint makes one"),
+        _section("BACKENDS", _backends(status), width, "none yet"),
+        _section("REPLICAS", _replicas(status), width, "none"),
+    ]
+    if status.get("conflicts"):
+        sections.append(_section("CONFLICTS (writes that lost)", _conflicts(status), width, ""))
+    reasons = _reasons(status)
+    return f"fabric at {status.get('address', '?')}\n\n" + "\n\n".join(sections) + (f"\n\n{reasons}" if reasons else "")
+
+
+def _section(title: str, table: Table, width: int | None, empty: str) -> str:
+    return f"{title}\n" + (table.render(indent="  ", width=width) if table else f"  {empty}")
+
+
+def _nodes(status: Mapping[str, Any]) -> Table:
+    table = Table("ROLE", "NAME", "PID", "HOST", "STATE", "SLOTS", "WHERE")
+    order = {"gateway": 0, "router": 1, "worker": 2}
+    nodes = [node for node in status.get("nodes", ()) if node.get("role") in order]
+    for node in sorted(nodes, key=lambda node: (order[node["role"]], node.get("name", ""), node.get("id", ""))):
+        slots = ""
+        if node["role"] == "worker":
+            used = sum(
+                replica.get("node") == node.get("id") and replica.get("state") not in ("dead", "failed")
+                for replica in status.get("replicas", ())
+            )
+            slots = f"{used}/{node.get('slots', 0)}"
+        table.add(
+            node["role"],
+            node.get("name") or node.get("id", "")[:8],
+            node.get("pid", ""),
+            node.get("host", ""),
+            "leaving" if node.get("leaving") else "up",
+            slots,
+            node.get("http") or node.get("address") or "",
+        )
+    return table
+
+
+def _endpoints(status: Mapping[str, Any]) -> Table:
+    table = Table("ENDPOINT", "ROUTE", "METHODS", "TRAFFIC")
+    for name, endpoint in sorted(status.get("endpoints", {}).items()):
+        traffic = " ".join(f"{backend}={_share(weight)}" for backend, weight in endpoint.get("traffic", {}).items())
+        shadows = " ".join(f"{backend}={_share(weight)}" for backend, weight in endpoint.get("shadows", {}).items())
+        table.add(
+            name,
+            endpoint.get("route") or "(handle only)",
+            ",".join(endpoint.get("methods", ())),
+            (traffic or "none: answers 503") + (f"  shadows {shadows}" if shadows else ""),
+        )
+    return table
+
+
+def _backends(status: Mapping[str, Any]) -> Table:
+    table = Table(
+        "BACKEND", "READY", "REQUESTS", "ERRORS", "QUEUED", "RUNNING", "CREDITS", "BATCH MEAN", "BATCH MAX", "VERSION"
+    )
+    for name, backend in sorted(status.get("backends", {}).items()):
+        counters = backend.get("counters", {})
+        config = backend.get("config", {})
+        table.add(
+            name,
+            f"{backend.get('ready', 0)}/{config.get('num_replicas', 1)}",
+            _count(counters.get("requests", 0)),
+            _count(counters.get("errors", 0)),
+            _count(counters.get("queued", 0)),
+            _count(counters.get("running", 0)),
+            _count(counters.get("credits", 0)),
+            _decimal(counters.get("batch_mean", 0.0)),
+            _count(counters.get("batch_max", 0)),
+            str(backend.get("version", ""))[:12],
+        )
+    return table
+
+
+def _replicas(status: Mapping[str, Any]) -> Table:
+    table = Table("BACKEND", "#", "STATE", "PID", "RESTARTS", "VERSION", "REASON")
+    for replica in status.get("replicas", ()):
+        state = str(replica.get("state", ""))
+        if state == "ready" and not replica.get("linked", True):
+            state = "ready (no link)"
+        table.add(
+            replica.get("backend", ""),
+            replica.get("index", 0),
+            state,
+            replica.get("pid") or "-",
+            replica.get("restarts", 0),
+            str(replica.get("version", ""))[:12],
+            _last_line(str(replica.get("reason", ""))),
+        )
+    return table
+
+
+def _reasons(status: Mapping[str, Any]) -> str:
+    """The full text behind reasons that have more than one line: tracebacks of constructors, once each."""
+    texts: dict[str, str] = {}
+    for replica in status.get("replicas", ()):
+        reason = str(replica.get("reason", "")).strip()
+        if "\n" in reason:
+            texts.setdefault(reason, f"{replica.get('backend', '')} #{replica.get('index', 0)}")
+    return "\n\n".join(
+        f"WHY {who} FAILED\n" + "\n".join(f"  {_printable(line)}" for line in text.splitlines())
+        for text, who in texts.items()
+    )
+
+
+def _conflicts(status: Mapping[str, Any]) -> Table:
+    table = Table("KEY", "LOST WRITE", "KEPT WRITE")
+    for conflict in status["conflicts"]:
+        table.add(conflict.get("key", ""), conflict.get("loser", "")[:32], conflict.get("winner", "")[:32])
+    return table
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() or letter == "\t" else "?" for letter in text)
+
+
+def _share(weight: float) -> str:
+    return f"{weight * 100:.4g}%"
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _decimal(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, (int, float)) else str(value)

@@ -1,0 +1,213 @@
+"""The worker node program: replica processes, started and stopped as the core decides.
+
+:class:`zserve.cores.worker.WorkerCore` decides which replicas this node runs; this file has them run.  A replica is a
+process of its own (``python -m zserve.nodes.replica``) that dials the routers itself: no request passes through here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from zserve.channel.hub import Hub
+from zserve.cores.worker import Configure, Start, WorkerCore
+from zserve.cores.worker import Stop as StopReplica
+from zserve.errors import ServeError
+from zserve.registry.sync import ConfigSync
+
+from .identity import new_info, wall_ms
+from .joining import warn_until_joined
+from .options import WorkerOptions
+from .program import Stop, report, run_program
+from .supervise import Child, Exit, spawn
+
+__all__ = ["run"]
+
+KILL_MARGIN_S = 2.0
+"""What a replica gets on top of its own grace, to say goodbye and leave as Python does."""
+
+log = logging.getLogger("zserve.worker")
+
+
+def run(options: WorkerOptions) -> int:
+    """Run a worker node to its end; the result is the exit status."""
+    return run_program(lambda stop: _Worker(options, stop).run(), options)
+
+
+class _Replica:
+    """One replica process.  ``last_words``: why it said it would exit."""
+
+    __slots__ = ("child", "last_words", "name", "ready")
+
+    def __init__(self, name: str, child: Child) -> None:
+        self.name = name
+        self.child = child
+        self.ready = False
+        self.last_words = ""
+
+
+class _Worker:
+    def __init__(self, options: WorkerOptions, stop: Stop) -> None:
+        self._options = options
+        self._stop = stop
+        info = new_info("worker", options.name)
+        info.slots = options.slots
+        info.resources = options.resources
+        self._core = WorkerCore(ConfigSync(info, wall_ms), random.Random())
+        self._hub = Hub(self._core, info, join=options.join, on_turn=self._on_turn)
+        self._replicas: dict[bytes, _Replica] = {}
+        self._stopping: set[asyncio.Task[Exit]] = set()
+        self._drained = asyncio.Event()
+        self._environment = _environment(options.app_dirs)
+
+    async def run(self) -> int:
+        hub, core, options = self._hub, self._core, self._options
+        hub.start()
+        joining = asyncio.ensure_future(warn_until_joined(hub, options))
+        requested = asyncio.ensure_future(self._stop.wait())
+        try:
+            report(options, "ready")
+            log.info("offering %d slots", options.slots)
+            await asyncio.wait({requested, joining}, return_when=asyncio.FIRST_COMPLETED)
+            if joining.done():
+                joining.result()
+                await requested
+            log.info("draining: %s", self._stop.reason)
+            core.drain(time.monotonic(), handover_s=options.grace_s / 2)
+            hub.poke()
+            await self._drained.wait()
+            return 0
+        finally:
+            requested.cancel()
+            joining.cancel()
+            await self._kill_all()
+            await hub.stop("the worker node is shutting down")
+
+    # --- what the core wants ----------------------------------------------------------------------------------------
+
+    def _on_turn(self) -> None:
+        core = self._core
+        while core.actions:
+            actions, core.actions = core.actions, []
+            for action in actions:
+                if isinstance(action, Start):
+                    self._start(action)
+                elif isinstance(action, StopReplica):
+                    self._stop_replica(action)
+                else:
+                    # A replica has a link with the routers and follows the config of its backend by itself.
+                    assert isinstance(action, Configure)
+        if core.drained:
+            self._drained.set()
+
+    def _start(self, action: Start) -> None:
+        name = f"{action.backend}#{action.index}"
+        try:
+            child = spawn(
+                f"replica {name}",
+                lambda status_fd: [sys.executable, "-P", "-m", "zserve.nodes.replica", str(status_fd)],
+                env=self._environment,
+            )
+        except ServeError as error:
+            self._core.replica_failed(action.node, str(error), time.monotonic())
+            return
+        replica = self._replicas[action.node] = _Replica(name, child)
+        child.watch(
+            lambda status: self._on_status(action.node, replica, status),
+            lambda exit_: self._on_exit(action.node, replica, exit_),
+        )
+        child.send_line(self._spec(action, child.status_fd))
+        self._core.replica_started(action.node, child.pid, time.monotonic())
+        log.debug("replica %s started as process %d", name, child.pid)
+
+    def _spec(self, action: Start, status_fd: int) -> bytes:
+        options, value = self._options, action.value
+        return msgspec.json.encode(
+            {
+                "node": action.node.hex(),
+                "worker": self._core.info.node.hex(),
+                "backend": action.backend,
+                "index": action.index,
+                "code": value.code,
+                "version": value.version,
+                "init_args": value.init_args,
+                "init_kwargs": value.init_kwargs,
+                "config": value.config,
+                "app_dir": options.app_dirs[0] if options.app_dirs else None,
+                "code_dir": options.code_dir or None,
+                "routers": list(dict.fromkeys([*options.join, *self._core.routers_known()])),
+                "status_fd": status_fd,
+                "log_level": options.log_level,
+                "log_json": not os.isatty(2),
+                "debug": options.debug,
+            }
+        )
+
+    def _stop_replica(self, action: StopReplica) -> None:
+        replica = self._replicas.get(action.node)
+        if replica is None or replica.child.exit is not None:
+            return
+        task = asyncio.ensure_future(replica.child.stop(action.grace_s + KILL_MARGIN_S))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    # --- what becomes of replicas -----------------------------------------------------------------------------------
+
+    def _on_status(self, node: bytes, replica: _Replica, status: dict[str, Any]) -> None:
+        state, now = status.get("state"), time.monotonic()
+        if state == "ready":
+            replica.ready = True
+            log.info("replica %s is ready (process %d)", replica.name, replica.child.pid)
+            self._core.replica_ready(node, now)
+        elif state == "failed":
+            replica.last_words = str(status.get("reason", ""))
+            log.error("replica %s cannot start: %s", replica.name, _first_line(replica.last_words))
+            self._core.replica_failed(node, replica.last_words, now)
+        elif state == "exiting":
+            replica.last_words = str(status.get("reason", ""))
+        self._hub.poke()
+
+    def _on_exit(self, node: bytes, replica: _Replica, exit_: Exit) -> None:
+        del self._replicas[node]
+        how = f"process {replica.child.pid} {exit_}"
+        if replica.last_words:
+            how = f"{replica.last_words}; {how}"
+        if exit_.asked:
+            log.debug("replica %s has ended: %s", replica.name, how)
+        elif replica.ready:
+            log.error("replica %s ended: %s", replica.name, how)
+        self._core.replica_exited(node, how, time.monotonic())
+        self._hub.poke()
+
+    async def _kill_all(self) -> None:
+        """Nothing outlives this node, however it ends."""
+        left = list(self._replicas.values())
+        for replica in left:
+            replica.child.kill()
+        await asyncio.gather(*(replica.child.wait() for replica in left), *self._stopping)
+
+
+def _environment(app_dirs: Iterable[str]) -> dict[str, str]:
+    """What replicas find in their environment.
+
+    What user code prints is to be seen at once.  The first folder with user code is for the replica to add, after it
+    has imported what it needs itself; only further ones (those of ``sys.path`` in the script that called ``init``) have
+    to come this way.
+    """
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    further = [*list(app_dirs)[1:], *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    if further:
+        environment["PYTHONPATH"] = os.pathsep.join(further)
+    return environment
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

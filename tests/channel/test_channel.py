@@ -1,0 +1,153 @@
+"""The socket rules, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvloop
+import zmq
+
+from zserve.channel.channel import Channel, Unreachable
+from zserve.channel.sockets import bind_router, dial_router
+from zserve.errors import PortInUse, ServeError
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    context: zmq.Context[Any] = zmq.Context()
+    yield context
+    context.destroy(0)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_ping_pong_with_sends_inside_receives_never_misses_a_wake_up(
+    context: zmq.Context[Any], tmp_path: Any, new_loop: Any
+) -> None:
+    """The FD is edge-triggered: sends and receives interleaved in one callback are where wake-ups get lost."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        rng = random.Random(7)
+        total = 3000
+        back: set[bytes] = set()
+        finished = asyncio.Event()
+        sent = 0
+
+        router_socket, address = bind_router(context, f"ipc://{tmp_path}/r")
+
+        def on_router(frames: list[bytes]) -> None:
+            for _ in range(rng.choice((1, 1, 1, 2))):
+                router.send([frames[1]], frames[0])
+
+        def on_dealer(frames: list[bytes]) -> None:
+            nonlocal sent
+            back.add(frames[0])
+            burst = rng.randrange(4) if sent < total and sent - len(back) < 200 else 0
+            for _ in range(burst):
+                dealer.send([b"%d" % sent])
+                sent += 1
+            if sent >= total and len(back) == sent:
+                finished.set()
+            elif burst == 0 and sent < total and len(back) == sent:
+                loop.call_soon(start)
+
+        def start() -> None:
+            nonlocal sent
+            dealer.send([b"%d" % sent])
+            sent += 1
+
+        router = Channel(loop, router_socket, on_router)
+        dealer = Channel(loop, dial_router(context, address, b"d" * 28), on_dealer)
+        start()
+        await asyncio.wait_for(finished.wait(), 30)
+        router.watch()
+        dealer.watch()
+        assert router.missed_wakeups == 0
+        assert dealer.missed_wakeups == 0
+        router.close()
+        dealer.close()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+
+def test_what_is_sent_before_the_connection_stands_is_held_and_leaves_in_order(
+    context: zmq.Context[Any], tmp_path: Any
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        got: list[bytes] = []
+        done = asyncio.Event()
+
+        def on_router(frames: list[bytes]) -> None:
+            got.append(frames[1])
+            if len(got) == 100:
+                done.set()
+
+        dealer = Channel(loop, dial_router(context, f"ipc://{tmp_path}/r", b"d" * 28), lambda frames: None)
+        for number in range(100):
+            dealer.send([b"%d" % number])
+        assert dealer.held == 100
+        router_socket, _ = bind_router(context, f"ipc://{tmp_path}/r")
+        router = Channel(loop, router_socket, on_router)
+        await asyncio.wait_for(done.wait(), 10)
+        assert got == [b"%d" % number for number in range(100)]
+        assert dealer.held == 0
+        router.close()
+        dealer.close()
+
+    asyncio.run(main())
+
+
+def test_an_unknown_peer_is_an_error_and_not_a_silent_loss(context: zmq.Context[Any]) -> None:
+    async def main() -> None:
+        socket, _ = bind_router(context, "tcp://127.0.0.1:*")
+        router = Channel(asyncio.get_running_loop(), socket, lambda frames: None)
+        with pytest.raises(Unreachable):
+            router.send([b"x"], b"nobody" * 4)
+        router.close()
+
+    asyncio.run(main())
+
+
+def test_a_peer_that_takes_nothing_ends_as_unreachable(context: zmq.Context[Any], tmp_path: Any) -> None:
+    async def main() -> None:
+        dealer = Channel(
+            asyncio.get_running_loop(), dial_router(context, f"ipc://{tmp_path}/nobody", b"d" * 28), lambda frames: None
+        )
+        with pytest.raises(Unreachable):
+            for _ in range(2000):
+                dealer.send([b"x"])
+        dealer.close()
+
+    asyncio.run(main())
+
+
+def test_a_forked_child_does_not_use_the_sockets_of_its_parent(
+    context: zmq.Context[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        socket, _ = bind_router(context, "tcp://127.0.0.1:*")
+        channel = Channel(asyncio.get_running_loop(), socket, lambda frames: None)
+        real = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: real + 1)
+        with pytest.raises(RuntimeError, match="fork"):
+            channel.send([b"x"], b"p" * 28)
+        monkeypatch.undo()
+        channel.close()
+
+    asyncio.run(main())
+
+
+def test_an_address_in_use_and_one_that_is_none_are_clear_errors(context: zmq.Context[Any]) -> None:
+    socket, address = bind_router(context, "tcp://127.0.0.1:*")
+    with pytest.raises(PortInUse, match=address):
+        bind_router(context, address)
+    with pytest.raises(ServeError, match="not an address"):
+        dial_router(context, "nonsense", b"d" * 28)
+    socket.close(0)

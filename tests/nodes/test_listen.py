@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+from zserve.nodes.listen import listen, url_of
+
+from zserve.errors import PortInUse, ServeError
+
+
+def test_port_0_picks_a_free_one_that_accepts_connections() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        assert url_of(listener) == f"http://127.0.0.1:{port}"
+        with socket.create_connection(("127.0.0.1", port), timeout=5):
+            pass
+
+
+def test_a_wildcard_is_reached_at_loopback() -> None:
+    with listen("0.0.0.0", 0) as listener:
+        assert url_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_port_in_use_names_the_port_and_what_to_do() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(PortInUse, match=rf"port {port} on 127.0.0.1 is in use; .* another port"):
+            listen("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid", "x" * 300])
+def test_an_address_that_is_not_ours(host: str) -> None:
+    with pytest.raises(ServeError, match="not an address of this machine"):
+        listen(host, 0)

@@ -1,0 +1,190 @@
+"""The control calls on one fabric: check the arguments, name the code, ask the router.
+
+:mod:`zserve.control.api` offers these as module functions on the fabric that ``init()`` made current; the command line
+uses the class itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from ..config import BackendConfig, parse_backend_config
+from ..errors import FabricUnreachable, ServeError
+from .checks import check_callable, check_methods, check_name, check_proportion, check_route, check_traffic
+from .client import ControlClient
+from .code import CodeName, CodeNamer, is_json
+from .declarations import BackendSpec, check_batching
+
+__all__ = ["START_TIMEOUT_S", "Operations"]
+
+START_TIMEOUT_S = float(os.environ.get("ZSERVE_START_TIMEOUT_S", "300"))
+"""How long ``create_backend`` waits for its replicas (seconds; ZSERVE_START_TIMEOUT_S)."""
+
+
+class Operations:
+    """All control calls, made through *client*; *namer* knows what code the fabric's workers can reach."""
+
+    def __init__(self, client: ControlClient, namer: CodeNamer | None = None) -> None:
+        self.client = client
+        self.namer = namer if namer is not None else CodeNamer()
+
+    # --- endpoints ----------------------------------------------------------------------------------------------------
+
+    def create_endpoint(
+        self,
+        name: str,
+        route: str | None = None,
+        methods: Sequence[str] = ("GET",),
+        *,
+        backend: str | None = None,
+    ) -> None:
+        check_name("name", name)
+        if backend is not None:
+            check_name("backend", backend)
+        args = {"name": name, "route": check_route(route), "methods": check_methods(methods), "backend": backend}
+        self.client.call("create_endpoint", args)
+
+    def delete_endpoint(self, name: str) -> None:
+        self.client.call("delete_endpoint", {"name": check_name("name", name)})
+
+    def list_endpoints(self) -> dict[str, Any]:
+        return _dict(self.client.call("list_endpoints"))
+
+    # --- backends -----------------------------------------------------------------------------------------------------
+
+    def start_backend(self, name: str, spec: BackendSpec, *, replace: bool = False) -> None:
+        """Create backend *name*, or with *replace* its next version, without waiting for its replicas."""
+        check_name("name", name)
+        config = _config(spec.config)
+        check_batching(name, spec.target, config)
+        code = self.namer.name(spec.target, spec.init_args, spec.init_kwargs)
+        args = _backend_args(name, code)
+        if replace:
+            # Asked for by the user, so it happens even when the file that defines the code is the same.
+            args["version"] = f"{code.version}-{secrets.token_hex(4)}"
+            args["config"] = config or None
+            self.client.call("update_backend", args)
+        else:
+            args["config"] = config
+            self.client.call("create_backend", args)
+
+    def wait_backend(self, name: str, timeout_s: float | None = None) -> None:
+        """Return when the replicas of backend *name* are up; raise ApplicationError with the traceback if they fail."""
+        seconds = START_TIMEOUT_S if timeout_s is None else timeout_s
+        self.client.call("wait_backend", {"name": name, "timeout_s": seconds}, timeout_s=seconds + 5.0)
+
+    def create_backend(
+        self,
+        name: str,
+        func_or_class: Callable[..., Any],
+        *init_args: Any,
+        config: Mapping[str, Any] | BackendConfig | None = None,
+        **init_kwargs: Any,
+    ) -> None:
+        spec = _spec(func_or_class, init_args, init_kwargs, config)
+        self.start_backend(name, spec)
+        try:
+            self.wait_backend(name)
+        except FabricUnreachable:
+            raise
+        except BaseException:  # Ctrl-C too: a constructor that takes for ever must not leave its name taken
+            try:
+                self.delete_backend(name)
+            except (ServeError, ValueError, KeyError):
+                pass  # the first error says more
+            raise
+
+    def update_backend(
+        self,
+        name: str,
+        func_or_class: Callable[..., Any],
+        *init_args: Any,
+        config: Mapping[str, Any] | BackendConfig | None = None,
+        **init_kwargs: Any,
+    ) -> None:
+        self.start_backend(name, _spec(func_or_class, init_args, init_kwargs, config), replace=True)
+        self.wait_backend(name)
+
+    def delete_backend(self, name: str) -> None:
+        self.client.call("delete_backend", {"name": check_name("name", name)})
+
+    def list_backends(self) -> dict[str, Any]:
+        return _dict(self.client.call("list_backends"))
+
+    def get_backend_config(self, name: str) -> dict[str, Any]:
+        return _dict(self.client.call("get_backend_config", {"name": check_name("name", name)}))
+
+    def update_backend_config(self, name: str, config: Mapping[str, Any]) -> None:
+        check_name("name", name)
+        if not isinstance(config, (Mapping, BackendConfig)):
+            raise TypeError(f"config must be a dict, not {type(config).__name__}: {config!r}")
+        self.client.call("update_backend_config", {"name": name, "config": _config(config)})
+
+    # --- traffic ------------------------------------------------------------------------------------------------------
+
+    def set_traffic(self, endpoint: str, traffic: Mapping[str, float]) -> None:
+        check_name("endpoint", endpoint)
+        self.client.call("set_traffic", {"endpoint": endpoint, "traffic": check_traffic(endpoint, traffic)})
+
+    def shadow_traffic(self, endpoint: str, backend: str, proportion: float) -> None:
+        args = {
+            "endpoint": check_name("endpoint", endpoint),
+            "backend": check_name("backend", backend),
+            "proportion": check_proportion("proportion", proportion),
+        }
+        self.client.call("shadow_traffic", args)
+
+    # --- looking ------------------------------------------------------------------------------------------------------
+
+    def stat(self) -> dict[str, Any]:
+        return _dict(self.client.call("stat"))
+
+    def status(self) -> dict[str, Any]:
+        status = _dict(self.client.call("status"))
+        status.setdefault("address", self.client.address)
+        return status
+
+
+def _spec(
+    func_or_class: Callable[..., Any],
+    init_args: Sequence[Any],
+    init_kwargs: Mapping[str, Any],
+    config: Mapping[str, Any] | BackendConfig | None,
+) -> BackendSpec:
+    check_callable("func_or_class", func_or_class)
+    return BackendSpec(func_or_class, init_args, init_kwargs, _config(config))
+
+
+def _config(given: Mapping[str, Any] | BackendConfig | None) -> dict[str, Any]:
+    """The settings that were given, checked, as JSON can say them."""
+    parse_backend_config(given)
+    settings = _dict(msgspec.to_builtins(given)) if isinstance(given, BackendConfig) else dict(given or {})
+    if not is_json(settings.get("user_config")):
+        raise TypeError(
+            "config['user_config'] must be made of None, bool, int, finite float, str, and lists and dicts of them, "
+            f"not {settings['user_config']!r}"
+        )
+    return settings
+
+
+def _backend_args(name: str, code: CodeName) -> dict[str, Any]:
+    return {
+        "name": name,
+        "code": code.code,
+        "version": code.version,
+        "init_args": code.init_args,
+        "init_kwargs": code.init_kwargs,
+        "batchable": code.batchable,
+        "is_class": code.is_class,
+    }
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ServeError(f"the router answered with {type(value).__name__} where a table was expected")
+    return value

@@ -1,0 +1,250 @@
+"""Control calls at a router: writes that wait until they are in force, questions, and status.
+
+A write is applied here (compare-and-set), published, and answered once every gateway and router that this one has a
+link with has confirmed it, or after :data:`~zserve.registry.barrier.BARRIER_TIMEOUT_S` with a warning that names those
+that have not.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import orjson
+
+from ..channel.outbox import Peer
+from ..config import parse_backend_config
+from ..errors import ApplicationError, ServeError
+from ..registry.barrier import WriteBarrier
+from ..registry.operations import OPERATIONS
+from ..registry.placement import check_placeable
+from ..registry.values import BackendValue
+from ..wire.messages import Confirmed, Control, ControlReply, Hello
+from .status import status_of
+
+if TYPE_CHECKING:
+    from .router import RouterCore
+
+__all__ = ["ControlDesk"]
+
+MAX_WAITING = 1024
+_CONFIRMING = frozenset(("gateway", "router"))
+_OWN_ERRORS = (TypeError, ValueError, KeyError, ServeError)
+
+
+class _Waiter:
+    """A call that is answered later."""
+
+    __slots__ = ("backend", "barrier", "deadline", "id", "peer", "reply", "version")
+
+    def __init__(self, peer: Peer, id: int, deadline: float) -> None:
+        self.peer = peer
+        self.id = id
+        self.deadline = deadline
+        self.barrier: WriteBarrier | None = None
+        self.reply: dict[str, Any] = {}
+        self.backend = ""
+        self.version = ""
+
+
+class ControlDesk:
+    """The part of a router's core that answers :class:`~zserve.wire.messages.Control`."""
+
+    def __init__(self, router: RouterCore, wall_ms: Callable[[], int]) -> None:
+        self._router = router
+        self._wall_ms = wall_ms
+        self._peers: dict[Peer, Hello] = {}
+        self._waiters: list[_Waiter] = []
+        self._questions: dict[str, Callable[[Peer, Control, dict[str, Any], float], Any]] = {
+            "status": self._status,
+            "stat": self._stat,
+            "wait_backend": self._wait_backend,
+            "shutdown": self._shutdown,
+        }
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
+        self._peers[peer] = hello
+        if hello.info.role == "replica":
+            self._look_at_backends(now)
+
+    def link_down(self, peer: Peer, now: float) -> None:
+        self._peers.pop(peer, None)
+        self._waiters = [waiter for waiter in self._waiters if waiter.peer != peer]
+        for waiter in self._waiters:
+            if waiter.barrier is not None:
+                waiter.barrier.lost(peer)
+        self._settle()
+
+    def reported(self, now: float) -> None:
+        """A worker node has said something about its replicas."""
+        self._look_at_backends(now)
+
+    def confirmed(self, peer: Peer, message: Confirmed) -> None:
+        """*peer* has a record in force."""
+        for waiter in self._waiters:
+            if waiter.barrier is not None:
+                waiter.barrier.confirmed(peer, message.key, message.stamp)
+        self._settle()
+
+    def tick(self, now: float) -> None:
+        for waiter in self._waiters:
+            if waiter.barrier is not None:
+                waiter.barrier.tick(now)
+        self._settle()
+        self._look_at_backends(now)
+
+    def call(self, peer: Peer, message: Control, now: float) -> None:
+        """One control call.  Whatever is wrong with it becomes its reply."""
+        hello = self._peers.get(peer)
+        if hello is None or hello.info.role != "client":
+            return
+        try:
+            try:
+                args = orjson.loads(message.args or b"{}")
+            except ValueError:
+                args = None
+            if not isinstance(args, dict):
+                raise ValueError("the arguments of a control call must be a JSON object")
+            if len(self._waiters) >= MAX_WAITING:
+                raise ServeError(f"{len(self._waiters)} control calls are waiting already; try again later")
+            question = self._questions.get(message.op)
+            if question is not None:
+                result = question(peer, message, args, now)
+                if result is not None:
+                    self._reply(peer, message.id, {"result": result, "warnings": []})
+            elif message.op in OPERATIONS:
+                self._operate(peer, message, args, now)
+            else:
+                known = ", ".join(sorted([*OPERATIONS, *self._questions]))
+                raise ValueError(f"unknown control call {message.op!r}; there are: {known}")
+        except _OWN_ERRORS as error:
+            self._fail(peer, message.id, error)
+
+    # --- writes -----------------------------------------------------------------------------------------------------
+
+    def _operate(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> None:
+        router = self._router
+        if message.op == "create_backend" and isinstance(args.get("name"), str):
+            self._check_place(args)
+        outcome = OPERATIONS[message.op](router.sync.registry, args, self._wall_ms())
+        reply = {"result": outcome.result, "warnings": list(outcome.warnings)}
+        if not outcome.written:
+            self._reply(peer, message.id, reply)
+            return
+        confirming = [link for link, hello in self._peers.items() if hello.info.role in _CONFIRMING]
+        barrier = router.sync.spread(outcome.written, confirming, router.out, now)
+        waiter = _Waiter(peer, message.id, now)
+        waiter.barrier = barrier
+        waiter.reply = reply
+        self._waiters.append(waiter)
+        self._settle()
+
+    def _check_place(self, args: dict[str, Any]) -> None:
+        """A backend that the worker nodes can not hold is refused at once, before anything is written."""
+        registry = self._router.sync.registry
+        name = args["name"]
+        config = parse_backend_config(args.get("config"))
+        value = registry.backend(name)
+        base = value if value is not None else BackendValue(code="a:b", version="0")
+        value = msgspec.structs.replace(base, config=config)
+        check_placeable(name, value, registry.backends(), self._router.sync.membership.workers())
+
+    def _settle(self) -> None:
+        """Answer the writes that are over."""
+        waiting = []
+        for waiter in self._waiters:
+            barrier = waiter.barrier
+            if barrier is None or not barrier.done:
+                waiting.append(waiter)
+                continue
+            laggards = barrier.laggards()
+            if laggards:
+                waiter.reply["warnings"].append(f"written, but not confirmed within 5 s by: {', '.join(laggards)}")
+            self._reply(waiter.peer, waiter.id, waiter.reply)
+        self._waiters = waiting
+
+    # --- questions --------------------------------------------------------------------------------------------------
+
+    def _status(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
+        return status_of(self._router, now)
+
+    def _stat(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
+        return {name: queue.statistics() for name, queue in self._router.queues.items()}
+
+    def _shutdown(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
+        self._router.shut_down(str(args.get("reason", "zserve shutdown"))[:200])
+        return {"shutting_down": True}
+
+    def _wait_backend(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
+        name, timeout_s = args.get("name"), args.get("timeout_s", 60.0)
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a string, not {name!r}")
+        if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 <= timeout_s <= 86_400:
+            raise ValueError(f"timeout_s must be between 0 and 86400, not {timeout_s!r}")
+        value = self._router.sync.registry.backend(name)
+        if value is None:
+            raise KeyError(f"there is no backend {name!r}")
+        waiter = _Waiter(peer, message.id, now + timeout_s)
+        waiter.backend = name
+        waiter.version = value.version
+        self._waiters.append(waiter)
+        self._look_at_backends(now)
+
+    def _look_at_backends(self, now: float) -> None:
+        """Answer those who wait for a backend whose fate is known by now."""
+        if not any(waiter.backend for waiter in self._waiters):
+            return
+        waiting = []
+        for waiter in self._waiters:
+            if not waiter.backend:
+                waiting.append(waiter)
+                continue
+            try:
+                ready = self._backend_ready(waiter, now)
+            except _OWN_ERRORS as error:
+                self._fail(waiter.peer, waiter.id, error)
+                continue
+            if ready:
+                self._reply(waiter.peer, waiter.id, {"result": None, "warnings": []})
+            else:
+                waiting.append(waiter)
+        self._waiters = waiting
+
+    def _backend_ready(self, waiter: _Waiter, now: float) -> bool:
+        router, name = self._router, waiter.backend
+        value = router.sync.registry.backend(name)
+        if value is None:
+            raise ServeError(f"backend {name!r} was deleted meanwhile")
+        ready = router.replicas.ready(name, value.version)
+        if ready >= value.config.num_replicas:
+            return True
+        for _, status in router.replicas.statuses():
+            if status.backend == name and status.code == value.version and status.state == "failed":
+                raise ApplicationError(f"backend {name!r} failed to start:\n{status.reason}")
+        if now >= waiter.deadline:
+            wanted = value.config.num_replicas
+            where = "" if router.sync.membership.workers() else "; no worker node is linked with this router"
+            raise ServeError(f"backend {name!r}: {ready} of {wanted} replicas are up after the time given{where}")
+        return False
+
+    # --- replies ----------------------------------------------------------------------------------------------------
+
+    def _reply(self, peer: Peer, id: int, payload: dict[str, Any]) -> None:
+        self._router.out.send(peer, ControlReply(id, True, orjson.dumps(payload, default=_plain, option=orjson.OPT_NON_STR_KEYS)))
+
+    def _fail(self, peer: Peer, id: int, error: Exception) -> None:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        payload = {"error": type(error).__name__, "message": text}
+        self._router.out.send(peer, ControlReply(id, False, orjson.dumps(payload)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b16encode(value).decode().lower()
+    if isinstance(value, Iterable):
+        return list(value)
+    return msgspec.to_builtins(value)

@@ -1,0 +1,332 @@
+"""The gateway's decisions: which router gets a request, and how each request comes to exactly one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..channel.outbox import Outbox, Parcel, Peer
+from ..errors import Refusal
+from ..http.answers import KIND_TEXT
+from ..http.routes import RouteTable
+from ..registry.sync import ConfigSync
+from ..wire.messages import (
+    FLAG_IDEMPOTENT,
+    NO_BUDGET,
+    Cancel,
+    Hello,
+    Ping,
+    Request,
+    Result,
+    Return,
+    Shutdown,
+)
+from .expiry import Expiry
+
+__all__ = ["ORIGIN_GATEWAY", "Answer", "Flight", "GatewayCore", "GatewayLimits"]
+
+ORIGIN_GATEWAY = 3
+NO_ROUTER_WAIT_S = 5.0
+"""How long a request waits for a router when none is linked."""
+SLACK_S = 0.015
+"""How long after a deadline the gateway waits for the router's own word on it."""
+_TICK_S = 1.0
+
+
+class GatewayLimits:
+    """How much one gateway takes on at a time: requests, and bytes of bodies."""
+
+    __slots__ = ("max_bytes", "max_requests")
+
+    def __init__(self, max_requests: int = 20_000, max_bytes: int = 1 << 30) -> None:
+        self.max_requests = max_requests
+        self.max_bytes = max_bytes
+
+
+class Flight:
+    """A request that has no answer yet; ``token`` is the shell's own handle for it."""
+
+    __slots__ = ("body", "deadline", "head", "message", "opened_at", "router", "sent", "token")
+
+    def __init__(self, message: Request, head: bytes, body: bytes, deadline: float, token: Any, now: float) -> None:
+        self.message = message
+        self.head = head
+        self.body = body
+        self.deadline = deadline
+        self.token = token
+        self.opened_at = now
+        self.router: Peer = b""
+        self.sent = 0
+
+
+Answer = tuple[Any, Result, bytes, bytes]
+"""(token, result, head, body)"""
+
+
+class _Router:
+    __slots__ = ("leaving", "node", "outstanding", "unready")
+
+    def __init__(self, node: bytes) -> None:
+        self.node = node
+        self.outstanding = 0
+        self.leaving = False
+        self.unready: list[str] | None = None
+
+
+class GatewayCore:
+    """Events: :meth:`open`, :meth:`abandon` and those of a node.
+
+    Effects: the outbox, :attr:`answers`, and :attr:`shutdown_reason` once the whole fabric is to end."""
+
+    def __init__(self, sync: ConfigSync, id_prefix: bytes, limits: GatewayLimits | None = None) -> None:
+        """*id_prefix*: 8 bytes drawn anew at each start; with a counter behind it, a request id is never used twice."""
+        self.out = Outbox()
+        self.sync = sync
+        self.limits = limits or GatewayLimits()
+        self.answers: list[Answer] = []
+        self.leaving = False
+        self.shutdown_reason = ""
+        self.opened = 0
+        self.answered = 0
+        self.expired = 0
+        self.abandoned = 0
+        self.refused = 0
+        self.resent = 0
+        self.late_results = 0
+        self._prefix = id_prefix
+        self._flights: dict[bytes, Flight] = {}
+        self._bytes = 0
+        self._expiry = Expiry(self._flights)
+        self._routers: dict[Peer, _Router] = {}
+        self._homeless: dict[bytes, None] = {}
+        self._routes = RouteTable()
+        self._routes_generation = -1
+        self._next_tick = 0.0
+
+    # --- what the HTTP side asks ------------------------------------------------------------------------------------
+
+    @property
+    def routes(self) -> RouteTable:
+        """The routes of now."""
+        registry = self.sync.registry
+        if registry.generation != self._routes_generation:
+            self._routes_generation = registry.generation
+            endpoints = registry.endpoints()
+            self._routes = RouteTable((name, value.route, value.methods) for name, value in endpoints.items())
+        return self._routes
+
+    def open(
+        self,
+        endpoint: str,
+        head: bytes,
+        body: bytes,
+        deadline: float,
+        token: Any,
+        now: float,
+        *,
+        flags: int = 0,
+        shard: str = "",
+        method: str = "",
+    ) -> Flight | Refusal:
+        """Take on a request; its answer appears in :attr:`answers`, once.  *deadline* in seconds, inf for none."""
+        size = len(body)
+        if len(self._flights) >= self.limits.max_requests:
+            self.refused += 1
+            return Refusal(429, f"the gateway holds {len(self._flights)} requests, its limit", 1.0)
+        if size and self._bytes + size > self.limits.max_bytes:
+            self.refused += 1
+            return Refusal(429, f"the gateway holds {self._bytes} bytes of request bodies, close to its limit", 1.0)
+        self.opened += 1
+        key = self._prefix + self.opened.to_bytes(8, "big")
+        message = Request(key, endpoint, NO_BUDGET, flags, shard, method)
+        flight = self._flights[key] = Flight(message, head, body, deadline, token, now)
+        self._bytes += size
+        self._expiry.add(deadline + SLACK_S, key)
+        self._send(key, flight, now)
+        return flight
+
+    def abandon(self, flight: Flight) -> None:
+        """The client is gone: free whatever works for it."""
+        key = flight.message.id
+        if self._take(key) is not None:
+            self.abandoned += 1
+            self._cancel(flight)
+
+    def readiness(self) -> tuple[bool, str]:
+        """Would a request be served now?  If not, the reason."""
+        if self.leaving:
+            return False, "this gateway is shutting down"
+        reasons = []
+        for router in self._routers.values():
+            if router.leaving:
+                continue
+            if router.unready is None:
+                reasons.append("waiting for the router's first word")
+            elif not router.unready:
+                return True, "ok"
+            else:
+                reasons.append("no replica is ready for: " + ", ".join(router.unready))
+        return False, reasons[0] if reasons else "not linked with any router"
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            "in_flight": len(self._flights),
+            "bytes": self._bytes,
+            "opened": self.opened,
+            "answered": self.answered,
+            "expired": self.expired,
+            "abandoned": self.abandoned,
+            "refused": self.refused,
+            "resent": self.resent,
+            "late_results": self.late_results,
+            "routers": len(self._routers),
+        }
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._flights)
+
+    # --- events of a node -------------------------------------------------------------------------------------------
+
+    def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
+        self.sync.link_up(peer, hello, self.out, now)
+        if hello.info.role != "router":
+            return
+        self._routers[peer] = _Router(hello.info.node)
+        homeless = self._homeless
+        self._homeless = {}
+        for key in homeless:
+            flight = self._flights.get(key)
+            if flight is not None:
+                self._send(key, flight, now)
+
+    def link_down(self, peer: Peer, reason: str, now: float) -> None:
+        self.sync.link_down(peer, now, reason)
+        if self._routers.pop(peer, None) is None:
+            return
+        for key, flight in list(self._flights.items()):
+            if flight.router != peer:
+                continue
+            flight.router = b""
+            if flight.message.flags & FLAG_IDEMPOTENT:
+                self._send(key, flight, now)
+            else:
+                self._fail(key, 502, "the router that had this request is gone; the request may have run")
+
+    def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
+        flights = self._flights
+        answers = self.answers
+        for message, head, body in parcels:
+            kind = type(message)
+            if kind is Result:
+                flight = flights.pop(message.id, None)
+                if flight is None:
+                    self.late_results += 1
+                    continue
+                self._bytes -= len(flight.body)
+                router = self._routers.get(flight.router)
+                if router is not None:
+                    router.outstanding -= 1
+                self.answered += 1
+                answers.append((flight.token, message, head, body))
+            elif kind is Return:
+                self._returned(peer, message, now)
+            elif kind is Shutdown:
+                self.shutdown_reason = message.reason or "shutdown"
+            else:
+                if kind is Ping:
+                    self._heard_ping(peer, message)
+                self.sync.receive(peer, message, self.out, now)
+
+    def ping(self, peer: Peer, now: float) -> Ping:
+        return Ping(self.sync.digest(), 0, -1, [], self.leaving)
+
+    def tick(self, now: float) -> None:
+        for key in self._expiry.due(now):
+            flight = self._flights[key]
+            self.expired += 1
+            self._cancel(flight)
+            self._fail(key, 504, f"no answer within {flight.deadline - flight.opened_at:.3f} s")
+        self.sync.tick(self.out, now)
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK_S
+            for key in list(self._homeless):
+                flight_or_none = self._flights.get(key)
+                if flight_or_none is None:
+                    del self._homeless[key]
+                elif now - flight_or_none.opened_at > NO_ROUTER_WAIT_S:
+                    del self._homeless[key]
+                    self._fail(key, 503, "no router is linked with this gateway", 1.0)
+
+    def next_wakeup(self) -> float:
+        at = self._next_tick
+        for due in (self._expiry.next(), self.sync.next_wakeup()):
+            if due is not None and due < at:
+                at = due
+        return at
+
+    def routers_known(self) -> Sequence[str]:
+        return self.sync.routers_known()
+
+    # --- the rest ---------------------------------------------------------------------------------------------------
+
+    def _send(self, key: bytes, flight: Flight, now: float) -> None:
+        """Give the request to the router that owes least."""
+        best: Peer = b""
+        least = 1 << 60
+        for peer, router in self._routers.items():
+            if router.outstanding < least and not router.leaving:
+                best, least = peer, router.outstanding
+        if not best:
+            self._homeless[key] = None
+            return
+        self._routers[best].outstanding += 1
+        flight.router = best
+        message = flight.message
+        if flight.sent:
+            self.resent += 1
+            message.attempt = flight.sent
+        flight.sent += 1
+        left = flight.deadline - now
+        message.budget_us = NO_BUDGET if left > 1e9 else max(0, int(left * 1e6))
+        self.out.send(best, message, flight.head, flight.body)
+
+    def _returned(self, peer: Peer, message: Return, now: float) -> None:
+        """A router hands back requests that it has not started: to another one with them."""
+        router = self._routers.get(peer)
+        if router is not None:
+            router.leaving = True
+        for key in message.ids:
+            flight = self._flights.get(key)
+            if flight is None or flight.router != peer:
+                continue
+            if router is not None:
+                router.outstanding -= 1
+            flight.router = b""
+            self._send(key, flight, now)
+
+    def _heard_ping(self, peer: Peer, ping: Ping) -> None:
+        router = self._routers.get(peer)
+        if router is not None:
+            router.unready = ping.unready
+            router.leaving = ping.leaving
+
+    def _take(self, key: bytes) -> Flight | None:
+        flight = self._flights.pop(key, None)
+        if flight is not None:
+            self._bytes -= len(flight.body)
+            router = self._routers.get(flight.router)
+            if router is not None:
+                router.outstanding -= 1
+        return flight
+
+    def _fail(self, key: bytes, status: int, reason: str, retry_after_s: float | None = None) -> None:
+        flight = self._take(key)
+        if flight is not None:
+            retry_us = -1 if retry_after_s is None else int(retry_after_s * 1e6)
+            result = Result(key, status, KIND_TEXT, ORIGIN_GATEWAY, retry_after_us=retry_us)
+            self.answers.append((flight.token, result, b"", reason.encode()))
+
+    def _cancel(self, flight: Flight) -> None:
+        if flight.router:
+            self.out.send(flight.router, Cancel([flight.message.id]))

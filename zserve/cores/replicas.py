@@ -1,0 +1,67 @@
+"""The replicas that a router has links with, and what the worker nodes say of all replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..channel.outbox import Peer
+from ..wire.messages import Hello, ReplicaStatus, Report
+
+__all__ = ["ReplicaTable"]
+
+_ENDED = frozenset(("dead", "failed"))
+
+
+class ReplicaTable:
+    """Links by backend, and the latest report of each worker node."""
+
+    def __init__(self) -> None:
+        self._hello: dict[Peer, Hello] = {}
+        self._by_backend: dict[str, list[Peer]] = {}
+        self._reports: dict[Peer, Report] = {}
+
+    def add(self, peer: Peer, hello: Hello) -> None:
+        self._hello[peer] = hello
+        self._by_backend.setdefault(hello.backend, []).append(peer)
+
+    def remove(self, peer: Peer) -> Hello | None:
+        """Forget a link (of a replica or of a worker node); the replica's HELLO if it was one."""
+        self._reports.pop(peer, None)
+        hello = self._hello.pop(peer, None)
+        if hello is not None:
+            peers = self._by_backend[hello.backend]
+            peers.remove(peer)
+            if not peers:
+                del self._by_backend[hello.backend]
+        return hello
+
+    def of(self, backend: str) -> Sequence[Peer]:
+        """The links with replicas of *backend*."""
+        return self._by_backend.get(backend, ())
+
+    def backend_of(self, peer: Peer) -> str | None:
+        hello = self._hello.get(peer)
+        return None if hello is None else hello.backend
+
+    def ready(self, backend: str, version: str) -> int:
+        """How many replicas of *backend* that run *version* of its code have a link."""
+        return sum(self._hello[peer].code == version for peer in self.of(backend))
+
+    def reported(self, worker: Peer, report: Report) -> list[tuple[Peer, str]]:
+        """Take in what a worker node says; the links of replicas whose process has ended, with how it ended."""
+        self._reports[worker] = report
+        ended = {status.node: status for status in report.replicas if status.state in _ENDED}
+        if not ended:
+            return []
+        gone = []
+        for peer, hello in self._hello.items():
+            status = ended.get(hello.info.node)
+            if status is not None:
+                gone.append((peer, status.reason or status.state))
+        return gone
+
+    def statuses(self) -> Iterable[tuple[Peer, ReplicaStatus]]:
+        """(link of the worker node, status) of every replica that a worker node reports."""
+        for worker, report in self._reports.items():
+            for status in report.replicas:
+                yield worker, status

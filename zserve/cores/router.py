@@ -1,0 +1,460 @@
+"""The router's decisions on the data path: which backend, which queue, which replica, and what if one dies.
+
+Follow a request: :meth:`RouterCore._on_request` draws the backend and offers the request to that backend's queue;
+:meth:`RouterCore._dispatch` sends what the queue releases; :meth:`RouterCore._on_result` passes the answer on.  Control
+calls and status are in :mod:`zserve.cores.control`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..channel.outbox import Outbox, Parcel, Peer
+from ..errors import Refusal
+from ..http.answers import KIND_TEXT
+from ..registry.sync import ConfigSync
+from ..registry.values import BACKEND, ENDPOINT, BackendValue
+from ..scheduling.backend_queue import BackendQueue, Entry
+from ..wire.messages import (
+    FLAG_DEFAULT_DEADLINE,
+    FLAG_IDEMPOTENT,
+    NO_BUDGET,
+    Call,
+    Cancel,
+    Confirmed,
+    Control,
+    Demand,
+    Grant,
+    Hello,
+    Ping,
+    Report,
+    Request,
+    Result,
+    Return,
+    Shutdown,
+)
+from .control import ControlDesk
+from .endpoints import EndpointTable
+from .replicas import ReplicaTable
+
+__all__ = ["ORIGIN_ROUTER", "RouterCore"]
+
+ORIGIN_ROUTER = 2
+PARK_S = 2.0
+"""How long a request for an endpoint that this router has not heard of waits for the news."""
+MAX_PARKED = 10_000
+RETRY_SHARE = 0.1
+"""Retries may be this share of the requests, plus :data:`RETRY_BURST` (Google SRE book, "Handling overload")."""
+RETRY_BURST = 100.0
+MAX_ATTEMPTS = 3
+_TICK_S = 1.0
+
+
+class RouterCore:
+    """Events: those of a node.  Effects: the outbox, and :attr:`shutdown_reason` once the fabric is to end.
+
+    *sync* holds registry and membership; *rng* draws backends and replicas; *wall_ms* tells the time of day, which only
+    stamps config records.
+    """
+
+    def __init__(self, sync: ConfigSync, rng: random.Random, wall_ms: Callable[[], int]) -> None:
+        self.out = Outbox()
+        self.sync = sync
+        self.rng = rng
+        self.leaving = False
+        self.shutdown_reason = ""
+        self.queues: dict[str, BackendQueue] = {}
+        self.replicas = ReplicaTable()
+        self.endpoints = EndpointTable(sync.registry, rng, self._backlog)
+        self.control = ControlDesk(self, wall_ms)
+        self.requests = 0
+        self.retried = 0
+        self.late_results = 0
+        self.misplaced = 0
+        self._gateways: set[Peer] = set()
+        self._entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
+        # By link, not by name: a backend that was deleted still gets the answers of what ran then.
+        self._serving: dict[Peer, BackendQueue] = {}
+        self._parked: dict[str, list[tuple[float, Peer, Request, bytes, bytes]]] = {}
+        self._parked_count = 0
+        self._retry_tokens = RETRY_BURST
+        self._touched: dict[str, BackendQueue] = {}
+        self._next_tick = 0.0
+        self._apply_config(0.0)
+
+    # --- events of a node -------------------------------------------------------------------------------------------
+
+    def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
+        role = hello.info.role
+        self.sync.link_up(peer, hello, self.out, now)
+        if role == "gateway":
+            self._gateways.add(peer)
+        elif role == "replica":
+            self.replicas.add(peer, hello)
+            queue = self.queues.get(hello.backend)
+            if queue is not None:
+                self._join(peer, queue, now)
+        self.control.link_up(peer, hello, now)
+        self._after(now)
+
+    def link_down(self, peer: Peer, reason: str, now: float) -> None:
+        self.sync.link_down(peer, now, reason)
+        if peer in self._gateways:
+            self._gateways.discard(peer)
+            self._gateway_gone(peer, now)
+        self._replica_gone(peer, reason, now)
+        self.control.link_down(peer, now)
+        self._after(now)
+
+    def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
+        for message, head, body in parcels:
+            kind = type(message)
+            if kind is Result:
+                self._on_result(peer, message, head, body, now)
+            elif kind is Request:
+                self._on_request(peer, message, head, body, now)
+            elif kind is Grant:
+                self._on_grant(peer, message, now)
+            elif kind is Cancel:
+                self._on_cancel(peer, message, now)
+            elif kind is Return:
+                self._on_return(peer, message, now)
+            elif kind is Control:
+                self.control.call(peer, message, now)
+            elif kind is Report:
+                self._on_report(peer, message, now)
+            elif kind is Shutdown:
+                self._on_shutdown(peer, message)
+            elif kind is Confirmed:
+                self.control.confirmed(peer, message)
+            elif not self.sync.receive(peer, message, self.out, now):
+                self.misplaced += 1
+        self._after(now)
+
+    def ping(self, peer: Peer, now: float) -> Ping:
+        unready = self.unready() if peer in self._gateways else []
+        return Ping(self.sync.digest(), self.sync.view_serial, -1, unready, self.leaving)
+
+    def tick(self, now: float) -> None:
+        for queue in self.queues.values():
+            wake = queue.next_wakeup()
+            if wake is not None and wake <= now:
+                self._touched[queue.name] = queue
+        self.sync.tick(self.out, now)
+        if now >= self._next_tick:
+            self._next_tick = now + _TICK_S
+            self._expire_parked(now)
+            self.control.tick(now)
+        self._after(now)
+
+    def next_wakeup(self) -> float:
+        at = self._next_tick
+        due = self.sync.next_wakeup()
+        if due is not None and due < at:
+            at = due
+        for queue in self.queues.values():
+            wake = queue.next_wakeup()
+            if wake is not None and wake < at:
+                at = wake
+        return at
+
+    def routers_known(self) -> Sequence[str]:
+        return self.sync.routers_known()
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def _on_request(self, peer: Peer, message: Request, head: bytes, body: bytes, now: float) -> None:
+        if peer not in self._gateways:
+            self.misplaced += 1
+            return
+        if message.id in self._entries:
+            return  # the gateway sent it again although we have it
+        if self.leaving:
+            self.out.send(peer, Return([message.id], "this router is shutting down"))
+            return
+        endpoint = self.endpoints.get(message.endpoint)
+        if endpoint is None:
+            self._park(peer, message, head, body, now)
+            return
+        self.requests += 1
+        if self._retry_tokens < RETRY_BURST:
+            self._retry_tokens += RETRY_SHARE
+        backend = endpoint.choose(message.shard)
+        queue = self.queues.get(backend) if backend is not None else None
+        if queue is None:
+            reason = f"endpoint {message.endpoint!r} has no backend; give it one with set_traffic"
+            self._refuse(peer, message.id, Refusal(503, reason, 1.0))
+            return
+        self._offer(queue, peer, message, head, body, now)
+        for shadow in endpoint.draw_shadows():
+            shadow_queue = self.queues.get(shadow)
+            if shadow_queue is not None:
+                copy = Request(self.rng.randbytes(16), message.endpoint, message.budget_us, message.flags, message.shard)
+                copy.method = message.method
+                self._offer(shadow_queue, b"", copy, head, body, now)
+
+    def _offer(
+        self, queue: BackendQueue, gateway: Peer, message: Request, head: bytes, body: bytes, now: float
+    ) -> None:
+        budget_us = message.budget_us
+        if message.flags & FLAG_DEFAULT_DEADLINE or budget_us == NO_BUDGET:
+            slo_ms = queue.config.slo_ms
+            if slo_ms is not None:
+                budget_us = int(slo_ms * 1000)
+        entry = Entry(
+            id=message.id,
+            endpoint=message.endpoint,
+            deadline=math.inf if budget_us == NO_BUDGET else now + budget_us * 1e-6,
+            priority=message.priority,
+            method=message.method,
+            flags=message.flags,
+            size=len(head) + len(body),
+            head=head,
+            body=body,
+            gateway=gateway,
+            arrived=now,
+        )
+        refusal = queue.offer(entry, now)
+        if refusal is None:
+            self._entries[message.id] = (entry, queue)
+            self._touched[queue.name] = queue
+        elif gateway:
+            self._refuse(gateway, message.id, refusal)
+
+    def _on_result(self, peer: Peer, message: Result, head: bytes, body: bytes, now: float) -> None:
+        queue = self._serving.get(peer)
+        if queue is None:
+            self.late_results += 1
+            return
+        entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=message.run_us * 1e-6)
+        self._touched[queue.name] = queue
+        if entry is None:
+            self.late_results += 1
+            return
+        del self._entries[message.id]
+        if entry.gateway:
+            message.queue_us += max(0, int((entry.sent_at - entry.arrived) * 1e6))
+            self.out.send(entry.gateway, message, head, body)
+
+    def _on_grant(self, peer: Peer, message: Grant, now: float) -> None:
+        queue = self._serving.get(peer)
+        if queue is not None:
+            queue.grant(peer, message.epoch, message.limit, now)
+            self._touched[queue.name] = queue
+
+    def _on_cancel(self, peer: Peer, message: Cancel, now: float) -> None:
+        for key in message.ids:
+            found = self._entries.get(key)
+            if found is not None and found[0].gateway == peer:
+                self._cancel(key, now)
+
+    def _cancel(self, key: bytes, now: float) -> None:
+        """Nobody waits for this request any more.  What a replica has of it keeps its credit until it answers."""
+        _, queue = self._entries.pop(key)
+        cancelled = queue.cancel(key, now)
+        if cancelled is not None and cancelled.replica:
+            self.out.send(cancelled.replica, Cancel([key]))
+        self._touched[queue.name] = queue
+
+    def _on_return(self, peer: Peer, message: Return, now: float) -> None:
+        """A replica gives back what it has not started."""
+        queue = self._serving.get(peer)
+        if queue is None:
+            return
+        for key in message.ids:
+            entry = queue.returned(peer, key, now)
+            if entry is not None:
+                queue.requeue(entry, now)
+        self._touched[queue.name] = queue
+
+    def _refuse(self, gateway: Peer, key: bytes, refusal: Refusal) -> None:
+        retry_us = -1 if refusal.retry_after_s is None else int(refusal.retry_after_s * 1e6)
+        result = Result(key, refusal.status, KIND_TEXT, ORIGIN_ROUTER, retry_after_us=retry_us)
+        self.out.send(gateway, result, b"", refusal.reason.encode())
+
+    # --- after each event -------------------------------------------------------------------------------------------
+
+    def _after(self, now: float) -> None:
+        """Config that changed takes effect; queues that were touched release what they can."""
+        if self.sync.registry.generation != self.endpoints.generation:
+            self._apply_config(now)
+        while self._touched:
+            touched = self._touched
+            self._touched = {}
+            for queue in touched.values():
+                self._dispatch(queue, now)
+
+    def _dispatch(self, queue: BackendQueue, now: float) -> None:
+        out = self.out
+        for dispatch in queue.dispatch(now):
+            entries = dispatch.entries
+            size = len(entries)
+            for entry in entries:
+                budget_us = NO_BUDGET if entry.deadline == math.inf else max(0, int((entry.deadline - now) * 1e6))
+                call = Call(entry.id, dispatch.batch_no, size, entry.endpoint, budget_us, entry.flags, entry.method)
+                out.send(dispatch.replica, call, entry.head, entry.body)
+        for entry, refusal in queue.expire(now):
+            self._entries.pop(entry.id, None)
+            if entry.gateway:
+                self._refuse(entry.gateway, entry.id, refusal)
+        for replica in queue.demand_due(now):
+            out.send(replica, Demand(*queue.demand(replica, now)))
+
+    # --- nodes that come and go ----------------------------------------------------------------------------------------------
+
+    def _join(self, peer: Peer, queue: BackendQueue, now: float) -> None:
+        self._serving[peer] = queue
+        queue.replica_joined(peer, now)
+        self._touched[queue.name] = queue
+
+    def _gateway_gone(self, peer: Peer, now: float) -> None:
+        for key, (entry, _) in list(self._entries.items()):
+            if entry.gateway == peer:
+                self._cancel(key, now)
+
+    def _replica_gone(self, peer: Peer, reason: str, now: float) -> None:
+        self.replicas.remove(peer)
+        queue = self._serving.pop(peer, None)
+        if queue is None:
+            return
+        for entry in queue.replica_left(peer, now):
+            self._lost_with_replica(entry, queue, reason, now)
+        self._touched[queue.name] = queue
+
+    def _lost_with_replica(self, entry: Entry, queue: BackendQueue, reason: str, now: float) -> None:
+        if not entry.gateway:
+            self._entries.pop(entry.id, None)
+            return
+        may_retry = bool(entry.flags & FLAG_IDEMPOTENT) or queue.config.retryable
+        if may_retry and entry.attempt + 1 < MAX_ATTEMPTS and self._retry_tokens >= 1.0 and entry.deadline > now:
+            self._retry_tokens -= 1.0
+            self.retried += 1
+            entry.attempt += 1
+            queue.requeue(entry, now)
+            return
+        del self._entries[entry.id]
+        text = f"a replica of {queue.name!r} died while it had this request, which may have run ({reason})"
+        self._refuse(entry.gateway, entry.id, Refusal(502, text))
+
+    def _on_report(self, peer: Peer, report: Report, now: float) -> None:
+        """A worker node tells about its replicas; of those that are dead the links end at once."""
+        gone = self.replicas.reported(peer, report)
+        for link, reason in gone:
+            self.out.close(link, reason)
+        self.control.reported(now)
+
+    def _on_shutdown(self, peer: Peer, message: Shutdown) -> None:
+        if self.sync.role_of(peer) == "router":
+            self.shut_down(message.reason)
+
+    def shut_down(self, reason: str) -> None:
+        """End the whole fabric: tell everyone, once."""
+        if not self.shutdown_reason:
+            self.shutdown_reason = reason or "shutdown"
+            for peer in self.sync.peers():
+                self.out.send(peer, Shutdown(reason))
+
+    # --- draining ---------------------------------------------------------------------------------------------------
+
+    def drain(self, now: float) -> None:
+        """Take nothing new, hand back what is queued; what replicas have is still answered through here."""
+        self.leaving = True
+        returned: dict[Peer, list[bytes]] = {}
+        for queue in self.queues.values():
+            for entry in queue.drain():
+                del self._entries[entry.id]
+                if entry.gateway:
+                    returned.setdefault(entry.gateway, []).append(entry.id)
+        for parked in self._parked.values():
+            for _, gateway, message, _, _ in parked:
+                returned.setdefault(gateway, []).append(message.id)
+        self._parked.clear()
+        for gateway in self._gateways:
+            # An empty list says so, too: nothing new to this router.
+            self.out.send(gateway, Return(returned.get(gateway, []), "this router is shutting down"))
+
+    @property
+    def drained(self) -> bool:
+        return self.leaving and not any(entry.gateway for entry, _ in self._entries.values())
+
+    # --- config -----------------------------------------------------------------------------------------------------
+
+    def _apply_config(self, now: float) -> None:
+        """What the registry says now, to queues and endpoints."""
+        changed = self.sync.registry.take_changes()
+        self.endpoints.rebuild()
+        for key in changed:
+            if key.startswith(BACKEND):
+                name = key[len(BACKEND) :]
+                self._apply_backend(name, self.sync.registry.backend(name), now)
+            elif key.startswith(ENDPOINT):
+                self._apply_endpoint(key[len(ENDPOINT) :], now)
+
+    def _apply_backend(self, name: str, value: BackendValue | None, now: float) -> None:
+        queue = self.queues.get(name)
+        if value is None:
+            if queue is not None:
+                del self.queues[name]
+                self._touched.pop(name, None)
+                for entry in queue.drain():
+                    del self._entries[entry.id]
+                    if entry.gateway:
+                        self._refuse(entry.gateway, entry.id, Refusal(503, f"backend {name!r} was deleted", 1.0))
+            return
+        if queue is None:
+            queue = self.queues[name] = BackendQueue(name, value.config, random.Random(self.rng.getrandbits(64)))
+            for replica in self.replicas.of(name):
+                self._join(replica, queue, now)
+        else:
+            queue.configure(value.config, now)
+        self._touched[name] = queue
+
+    def _apply_endpoint(self, name: str, now: float) -> None:
+        if self.endpoints.get(name) is None:
+            for key, (entry, _) in list(self._entries.items()):
+                if entry.endpoint == name and entry.gateway and not entry.replica:
+                    gateway = entry.gateway
+                    self._cancel(key, now)
+                    self._refuse(gateway, key, Refusal(404, f"endpoint {name!r} was deleted"))
+            return
+        for _, peer, message, head, body in self._parked.pop(name, ()):
+            self._parked_count -= 1
+            self._on_request(peer, message, head, body, now)
+
+    def _park(self, peer: Peer, message: Request, head: bytes, body: bytes, now: float) -> None:
+        """A gateway may know an endpoint before this router does."""
+        if self._parked_count >= MAX_PARKED:
+            self._refuse(peer, message.id, Refusal(503, f"endpoint {message.endpoint!r} is not known here yet", 1.0))
+            return
+        self._parked.setdefault(message.endpoint, []).append((now + PARK_S, peer, message, head, body))
+        self._parked_count += 1
+
+    def _expire_parked(self, now: float) -> None:
+        for name, waiting in list(self._parked.items()):
+            kept = [item for item in waiting if item[0] > now]
+            for _, peer, message, _, _ in waiting[: len(waiting) - len(kept)]:
+                self._refuse(peer, message.id, Refusal(404, f"there is no endpoint {name!r}"))
+            self._parked_count -= len(waiting) - len(kept)
+            if kept:
+                self._parked[name] = kept
+            else:
+                del self._parked[name]
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def unready(self) -> list[str]:
+        """Endpoints whose requests would have to wait for a replica, with the backend that has none."""
+        found = []
+        for name, backends in self.endpoints.backends():
+            for backend in backends:
+                if not self.replicas.of(backend):
+                    found.append(f"{name} (backend {backend})")
+        return found[:20]
+
+    def _backlog(self, backend: str) -> int:
+        """Requests that a backend has before it, for policies that look at it."""
+        queue = self.queues.get(backend)
+        return len(queue) + queue.in_flight if queue is not None else 0

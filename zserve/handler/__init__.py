@@ -1,0 +1,1 @@
+"""What runs the user's code: loading it, calling it, turning what it returns into an answer."""

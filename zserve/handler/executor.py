@@ -1,0 +1,213 @@
+"""Where user code runs: the bridge between the replica's event loop and its threads.
+
+Runs go to the threads through one queue; what they give comes back through a deque, and the loop is woken once for a
+burst and not once for each run (one ``call_soon_threadsafe``: a lock, a write to a pipe, a system call).  A thread that
+has nothing to do waits on the queue and has given up the interpreter lock, so the loop goes on at once; while it
+computes, the loop gets its turn after the switch interval (see ``nodes/replica.py``).
+
+``async def`` code runs as tasks on the loop itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from time import monotonic
+
+from ..context import current_run
+from ..http.answers import KIND_TEXT, ORIGIN_REPLICA, Answer
+from .invoke import Handler, HandlerExit
+from .runs import Run
+
+__all__ = ["Done", "Executor"]
+
+log = logging.getLogger("zserve.handler")
+
+Done = tuple[Run, "Sequence[Answer] | None"]
+"""A run and its answers; None for one that was not started."""
+
+
+class Executor:
+    """Calls *on_done* on the loop with the runs that have ended, and *on_exit* when user code wants to exit.
+
+    At most *threads* sync runs are in user code at a time; threads are started as they are needed, and are daemons, so
+    that one which never comes back does not keep the process from ending.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        loop: asyncio.AbstractEventLoop,
+        on_done: Callable[[list[Done]], None],
+        on_exit: Callable[[str], None],
+        *,
+        threads: int = 1,
+    ) -> None:
+        self._handler = handler
+        self._loop = loop
+        self._on_done = on_done
+        self._on_exit = on_exit
+        self._queue: SimpleQueue[Run | Callable[[], None] | None] = SimpleQueue()
+        self._done: deque[Done] = deque()
+        self._signalled = False
+        self._closed = False
+        self._limit = threads
+        self._started = 0
+        self._with_threads = 0
+        self._tasks: dict[Run, asyncio.Task[None]] = {}
+
+    @property
+    def threads(self) -> int:
+        """Threads that there are now."""
+        return self._started
+
+    def submit(self, runs: Sequence[Run]) -> None:
+        """Start these runs, in this order, as soon as a thread is free; call it on the loop."""
+        if self._closed:
+            self._on_done([(run, None) for run in runs])
+            return
+        put = self._queue.put
+        for run in runs:
+            if self._handler.is_asynchronous(run.method):
+                self._tasks[run] = self._loop.create_task(self._run_task(run))
+                continue
+            self._with_threads += 1
+            if self._started < self._limit and self._started < self._with_threads:
+                self._start_thread()
+            put(run)
+
+    def call(self, job: Callable[[], None]) -> None:
+        """Have *job* called in a thread, behind the runs submitted so far; it must not raise."""
+        if not self._started:
+            self._start_thread()
+        self._queue.put(job)
+
+    def abort(self, run: Run) -> None:
+        """Cancel the task of an asynchronous run; a sync one can not be stopped, only not started."""
+        task = self._tasks.get(run)
+        if task is not None:
+            task.cancel()
+
+    def resize(self, threads: int) -> None:
+        """Have at most *threads* threads from now on; one too many ends after the run that it is in."""
+        self._limit = threads
+        while self._started > threads:
+            self._started -= 1
+            self._queue.put(None)
+
+    def adopt(self) -> Callable[[], None]:
+        """A thread of the caller's becomes one of the threads: it calls what this returns, for as long as that takes.
+
+        Code that was constructed in a thread then also runs in it, as some libraries want (SQLite, CUDA contexts).
+        """
+        self._started += 1
+        return self._work
+
+    def close(self) -> None:
+        """Let idle threads end, cancel tasks.  Runs that are in user code are not waited for."""
+        self._closed = True
+        for task in self._tasks.values():
+            task.cancel()
+        self.resize(0)
+
+    # --- threads ----------------------------------------------------------------------------------------------------
+
+    def _start_thread(self) -> None:
+        self._started += 1
+        threading.Thread(target=self._work, name=f"zserve-handler-{self._started}", daemon=True).start()
+
+    def _work(self) -> None:
+        get = self._queue.get
+        done = self._done.append
+        call = self._handler.run
+        enter = current_run.set
+        exit_reason: str | None = None
+        while True:
+            item = get()
+            if not isinstance(item, Run):
+                if item is None:
+                    return
+                item()
+                continue
+            run = item
+            started = monotonic()
+            answers: Sequence[Answer] | None = None
+            if not run.dropped and started < run.last_deadline:
+                run.started = started
+                enter(run)
+                try:
+                    answers = call(run.calls)
+                except HandlerExit as error:
+                    exit_reason = error.reason
+                    answers = error.answers
+                except BaseException as error:  # the handler answers for everything; this would be a bug of ours
+                    log.exception("internal error while running a handler")
+                    answers = _internal_error(run, error)
+                run.ended = monotonic()
+                enter(None)
+            done((run, answers))
+            if not self._signalled:
+                self._signalled = True
+                try:
+                    self._loop.call_soon_threadsafe(self._collect)
+                except RuntimeError:  # the loop is closed: nobody is left to tell
+                    return
+            if exit_reason is not None:
+                self._tell_exit(exit_reason)
+                exit_reason = None
+
+    def _tell_exit(self, reason: str) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._on_exit, reason)
+        except RuntimeError:
+            pass
+
+    def _collect(self) -> None:
+        """Everything that the threads have done by now."""
+        # The flag first: what is appended after the sweep finds it down and wakes the loop again.
+        self._signalled = False
+        done = self._done
+        count = len(done)
+        if count:
+            take = done.popleft
+            ended = [take() for _ in range(count)]
+            self._with_threads -= count
+            self._on_done(ended)
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    async def _run_task(self, run: Run) -> None:
+        started = monotonic()
+        answers: Sequence[Answer] | None = None
+        exit_reason: str | None = None
+        try:
+            if not run.dropped and started < run.last_deadline:
+                run.started = started
+                current_run.set(run)
+                try:
+                    answers = await self._handler.run_async(run.calls)
+                except HandlerExit as error:
+                    exit_reason = error.reason
+                    answers = error.answers
+                except BaseException as error:
+                    log.exception("internal error while running a handler")
+                    answers = _internal_error(run, error)
+                run.ended = monotonic()
+        finally:
+            del self._tasks[run]
+            self._done.append((run, answers))
+            self._with_threads += 1  # _collect takes it off again
+            if not self._signalled:
+                self._signalled = True
+                self._loop.call_soon(self._collect)
+        if exit_reason is not None:
+            self._on_exit(exit_reason)
+
+
+def _internal_error(run: Run, error: BaseException) -> list[Answer]:
+    text = f"internal error: {type(error).__name__}".encode()
+    return [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(run.calls)

@@ -1,0 +1,320 @@
+"""Calling the user's code: requests in, one answer for each out, whatever the code does."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import sys
+import types
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from ..errors import ApplicationError
+from ..http.answers import KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA, Answer
+from ..http.head import decode_head
+from ..wire.messages import FLAG_WEB
+from .callables import Callee, Callees, accepts_batch
+from .encode import MAX_COLLECTED_BYTES, NotEncodable, chunk_bytes, encode, encode_response
+from .frames import user_traceback
+from .runs import HeldCall
+
+__all__ = ["Handler", "HandlerExit"]
+
+log = logging.getLogger("zserve.handler")
+
+_MAX_KWARGS = 1000
+
+
+class HandlerExit(BaseException):
+    """User code called ``sys.exit()`` in a handler: the replica has to end.  Carries the answers of the run."""
+
+    def __init__(self, reason: str, answers: list[Answer]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.answers = answers
+
+
+class Handler:
+    """The user's function or instance, ready to be called.
+
+    *loop* is where coroutines that a plain function returns are run (None: such a function fails).
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        backend: str = "",
+        init_args: Sequence[Any] = (),
+        init_kwargs: dict[str, Any] | None = None,
+        *,
+        debug: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Construct the class, if it is one; run this where user code may run for long, not on the loop.
+
+        Raises ApplicationError with the user's traceback when the constructor fails.
+        """
+        self.backend = backend
+        self.debug = debug
+        self.is_class = inspect.isclass(target)
+        self.loop = loop
+        self.instance: Any = target
+        if self.is_class:
+            try:
+                self.instance = target(*init_args, **(init_kwargs or {}))
+            except (Exception, SystemExit) as error:
+                raise ApplicationError(
+                    f"constructing backend {backend!r} ({target.__qualname__}) failed:\n{user_traceback(error)}"
+                ) from error
+        elif init_args or init_kwargs:
+            raise ApplicationError(f"backend {backend!r} is a function: it takes no constructor arguments")
+        self.callees = Callees(self.instance, is_class=self.is_class, batch=accepts_batch(target))
+        self.accepts_batch = self.callees.any_batch()
+        self.asynchronous = self.callees.any_asynchronous()
+        self._request_class: Callable[[bytes, bytes], Any] | None = None
+
+    def warm(self) -> None:
+        """Import what the first call would import (werkzeug, 40 ms)."""
+        from .request import ServeRequest
+
+        self._request_class = ServeRequest
+
+    def reconfigure(self, user_config: Any) -> None:
+        """Give *user_config* to the instance's ``reconfigure``, if it has one.  Raises ApplicationError."""
+        hook = getattr(self.instance, "reconfigure", None) if self.is_class else None
+        if hook is None:
+            return
+        try:
+            hook(user_config)
+        except (Exception, SystemExit) as error:
+            text = f"reconfigure() of backend {self.backend!r} failed:\n{user_traceback(error)}"
+            raise ApplicationError(text) from error
+
+    def is_asynchronous(self, method: str) -> bool:
+        """Whether a call of *method* has to run on the event loop."""
+        callee = self.callees.get(method)
+        return callee is not None and callee.asynchronous
+
+    # --- calling ----------------------------------------------------------------------------------------------------
+
+    def run(self, calls: list[HeldCall]) -> list[Answer]:
+        """Call user code in this thread; one answer for each call.  Raises nothing but HandlerExit."""
+        try:
+            callee = self.callees.get(calls[0].method)
+            if callee is None:
+                return [self._unknown(call) for call in calls]
+            if callee.batch:
+                value = self._call_batch(callee, calls)
+                if inspect.isawaitable(value):
+                    value = self._await(value)
+                return self._split(value, calls)
+            if len(calls) != 1:
+                return [answer for call in calls for answer in self.run([call])]
+            value = self._call_one(callee, calls[0])
+            kind = type(value)
+            if kind is str or kind is dict:
+                return [encode(value)]
+            if kind is types.AsyncGeneratorType:
+                value = self._await(_collect_async(value))
+            elif inspect.isawaitable(value):
+                value = self._await(value)
+            return [encode(value)]
+        except HandlerExit:
+            raise
+        except BaseException as error:
+            return self._failed(error, calls)
+
+    async def run_async(self, calls: list[HeldCall]) -> list[Answer]:
+        """The same on the event loop, for a callable that is asynchronous.  A cancelled one answers 499."""
+        try:
+            callee = self.callees.get(calls[0].method)
+            if callee is None:
+                return [self._unknown(call) for call in calls]
+            if callee.batch:
+                return self._split(await _settle(self._call_batch(callee, calls)), calls)
+            if len(calls) != 1:
+                return [answer for call in calls for answer in await self.run_async([call])]
+            return [encode(await _settle(self._call_one(callee, calls[0])))]
+        except HandlerExit:
+            raise
+        except BaseException as error:
+            return self._failed(error, calls)
+
+    def _call_one(self, callee: Callee, call: HeldCall) -> Any:
+        if callee.plain and call.flags & FLAG_WEB:
+            # It takes the request or nothing: no need to decode the path's variables, unless one has that name.
+            if not callee.wants_request:
+                return callee.function()
+            if not callee.first or callee.first_key not in call.head:
+                return callee.function(self._request(call))
+        given = self._keywords(callee, call)
+        if not callee.wants_request or callee.first in given:
+            return callee.function(**given)
+        return callee.function(self._request(call), **given)
+
+    def _call_batch(self, callee: Callee, calls: list[HeldCall]) -> Any:
+        """The list of requests, and each keyword as a list aligned with it (None where a request has it not)."""
+        given: dict[str, Any] = {}
+        if not callee.plain or not all(call.flags & FLAG_WEB for call in calls):
+            each = [self._keywords(callee, call) for call in calls]
+            names = sorted({name for one in each for name in one} - {callee.first})
+            given = {name: [one.get(name) for one in each] for name in names}
+        if not callee.wants_request:
+            return callee.function(**given)
+        return callee.function([self._request(call) for call in calls], **given)
+
+    def _request(self, call: HeldCall) -> Any:
+        if self._request_class is None:
+            self.warm()
+        return self._request_class(call.head, call.body)  # type: ignore[misc]
+
+    def _keywords(self, callee: Callee, call: HeldCall) -> dict[str, Any]:
+        """Those path variables that the callable takes, and all keywords of a handle call."""
+        try:
+            head = decode_head(call.head)
+            named: dict[str, Any] = msgspec.msgpack.decode(head.kwargs, type=dict[str, Any]) if head.kwargs else {}
+        except msgspec.MsgspecError as error:
+            raise _Malformed(str(error)) from None
+        if len(named) > _MAX_KWARGS:
+            raise _Malformed(f"{len(named)} keyword arguments")
+        takes = callee.keywords
+        given: dict[str, Any] = {
+            name: value for name, value in head.params.items() if takes is None or name in takes or name == callee.first
+        }
+        given.update(named)
+        return given
+
+    def _await(self, awaitable: Awaitable[Any]) -> Any:
+        """What a plain function returned turns out to be a coroutine: run it on the loop, wait for it here."""
+        if self.loop is None:
+            raise NotEncodable(f"the handler returned {type(awaitable).__name__} and there is no event loop to run it")
+
+        async def settle() -> Any:
+            return await awaitable
+
+        return asyncio.run_coroutine_threadsafe(settle(), self.loop).result()
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    def _split(self, value: Any, calls: list[HeldCall]) -> list[Answer]:
+        """The list that a batch callable returned, item by item."""
+        if isinstance(value, types.GeneratorType):
+            value = list(_bounded(value, len(calls) + 1))
+        elif type(value).__module__ == "numpy" and getattr(value, "ndim", 0) >= 1:
+            value = list(value)
+        if not isinstance(value, (list, tuple)):
+            given = f"was given {len(calls)} requests and returned a value of type {type(value).__qualname__}"
+            raise NotEncodable(f"the batch handler {given}, not a list")
+        if len(value) != len(calls):
+            raise NotEncodable(f"the batch handler was given {len(calls)} requests and returned {len(value)} results")
+        answers = []
+        for item, call in zip(value, calls, strict=True):
+            try:
+                answers.append(self._failed(item, [call])[0] if isinstance(item, Exception) else encode(item))
+            except Exception as error:
+                answers.append(self._failed(error, [call])[0])
+        return answers
+
+    def _unknown(self, call: HeldCall) -> Answer:
+        names = ", ".join(self.callees.public()) or "none"
+        what = f"has no public method {call.method!r}" if call.method else "cannot be called without a method name"
+        text = f"backend {self.backend!r} {what}; its public methods: {names}"
+        return 404, KIND_TEXT, b"", text.encode(errors="replace"), ORIGIN_REPLICA
+
+    def _failed(self, error: BaseException, calls: list[HeldCall]) -> list[Answer]:
+        """The same answer for all *calls* but for the request id; the traceback goes to the log."""
+        if isinstance(error, asyncio.CancelledError):
+            return [(499, KIND_TEXT, b"", b"cancelled", ORIGIN_REPLICA)] * len(calls)
+        if isinstance(error, _Malformed):
+            text = f"malformed request head: {error}".encode(errors="replace")
+            return [(400, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(calls)
+        answer = _http_answer(error)
+        if answer is not None:
+            return [answer] * len(calls)
+        shown = user_traceback(error)
+        ids = [_request_id(call) for call in calls]
+        log.error("backend %r failed on request %s:\n%s", self.backend, ", ".join(ids), shown.rstrip())
+        if isinstance(error, NotEncodable):
+            what = str(error)
+        elif isinstance(error, SystemExit):
+            what = f"the handler called sys.exit({error.code!r}); its replica ends and is replaced"
+        else:
+            what = f"the handler of backend {self.backend!r} raised an exception; the log has the traceback"
+        detail = f"\n\n{shown}" if self.debug else ""
+        texts = [f"{what} (request {one}){detail}".encode(errors="replace") for one in ids]
+        answers: list[Answer] = [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA) for text in texts]
+        if isinstance(error, SystemExit):
+            raise HandlerExit(what, answers) from None
+        return answers
+
+
+class _Malformed(Exception):
+    """The request's head can not be decoded."""
+
+
+def _http_answer(error: BaseException) -> Answer | None:
+    """werkzeug's ``abort(…)`` and its own errors (a form that is malformed) are answers of their own."""
+    known = getattr(sys.modules.get("werkzeug.exceptions"), "HTTPException", None)
+    if known is None or not isinstance(error, known):
+        return None
+    try:
+        answer = encode_response(error.get_response())
+    except Exception:  # code None, or a broken response: an error like any other
+        return None
+    return answer if answer[0] < 500 else (*answer[:4], ORIGIN_CODE)
+
+
+def _request_id(call: HeldCall) -> str:
+    """The client's X-Request-Id, which the gateway has made if there was none, else our own."""
+    try:
+        for name, value in decode_head(call.head).headers:
+            if name == b"x-request-id":
+                return value.decode("latin-1")
+    except (msgspec.MsgspecError, UnicodeError):
+        pass
+    return call.id.hex()
+
+
+# --- asynchronous results ---------------------------------------------------------------------------------------------
+
+
+async def _settle(value: Any) -> Any:
+    """What an asynchronous callable gave: its result, or the chunks of its generator."""
+    if type(value) is types.AsyncGeneratorType:
+        return await _collect_async(value)
+    if inspect.isawaitable(value):
+        value = await value
+        if type(value) is types.AsyncGeneratorType:
+            return await _collect_async(value)
+    if type(value) is types.GeneratorType:
+        return await asyncio.to_thread(lambda: _joined(list(value)))
+    return value
+
+
+async def _collect_async(chunks: types.AsyncGeneratorType[Any, None]) -> Any:
+    parts: list[Any] = []
+    size = 0
+    try:
+        async for chunk in chunks:
+            size += len(chunk_bytes(chunk)[0])
+            if size > MAX_COLLECTED_BYTES:
+                raise NotEncodable(f"the handler's generator made more than {MAX_COLLECTED_BYTES} bytes")
+            parts.append(chunk)
+    finally:
+        await chunks.aclose()
+    return _joined(parts)
+
+
+def _joined(parts: list[Any]) -> Any:
+    if not parts:
+        return None
+    content = b"".join([chunk_bytes(part)[0] for part in parts])
+    return content.decode() if isinstance(parts[0], str) else content
+
+
+def _bounded(values: Iterator[Any], limit: int) -> Iterator[Any]:
+    for value, _ in zip(values, range(limit), strict=False):
+        yield value

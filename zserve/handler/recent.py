@@ -1,0 +1,65 @@
+"""Answers that a replica remembers, so that a request that comes again is answered and not run again.
+
+A gateway whose router died sends its requests once more, under the same ids, through another router; some of them had
+reached the replica the first time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from ..http.answers import Answer
+
+__all__ = ["RecentAnswers"]
+
+_OVERHEAD = 256
+"""Bytes counted for an entry besides its head and body."""
+
+
+class RecentAnswers:
+    """The last answers by request id, within limits on their number and on the bytes of their heads and bodies.
+
+    The oldest go first.  A single answer larger than an eighth of *max_bytes* is remembered by its id only: what is
+    known then is that the request has run.
+    """
+
+    __slots__ = ("_answers", "_bytes", "_large", "_max_bytes", "_max_entries", "_order")
+
+    def __init__(self, max_entries: int = 4096, max_bytes: int = 16 << 20) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._large = max_bytes // 8
+        self._answers: dict[bytes, Answer | None] = {}
+        self._order: deque[tuple[bytes, int]] = deque()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def __contains__(self, request_id: bytes) -> bool:
+        return request_id in self._answers
+
+    @property
+    def held_bytes(self) -> int:
+        return self._bytes
+
+    def put(self, request_id: bytes, answer: Answer) -> None:
+        """Remember *answer*; a second one under the same id replaces nothing (the first was sent)."""
+        if request_id in self._answers:
+            return
+        size = len(answer[2]) + len(answer[3])
+        kept: Answer | None = answer
+        if size > self._large:
+            kept, size = None, 0
+        size += _OVERHEAD
+        self._answers[request_id] = kept
+        self._order.append((request_id, size))
+        self._bytes += size
+        while len(self._order) > self._max_entries or self._bytes > self._max_bytes:
+            oldest, freed = self._order.popleft()
+            del self._answers[oldest]
+            self._bytes -= freed
+
+    def get(self, request_id: bytes) -> Answer | None:
+        """The answer, or None when it is not known or was too large to keep (ask ``in`` to tell the two apart)."""
+        return self._answers.get(request_id)

@@ -1,0 +1,81 @@
+"""Calls and runs: what the replica's core and the executor hand to each other.
+
+A *call* is one request; a *run* is one call of the user's code, with one call in it or, for a batchable callable, up to
+a batch of them.  The two are shared by the event loop and the threads that run user code without a lock, because each
+field has one writer: the core writes all of them but ``started`` and ``ended``, which the executor writes before it
+reports the run.
+"""
+
+from __future__ import annotations
+
+from ..channel.outbox import Peer
+from ..wire.messages import Call
+
+__all__ = ["HeldCall", "Run"]
+
+
+class HeldCall:
+    """One request that this replica holds and has not answered.
+
+    waiters: the router links that sent it; each is owed one Result.  cancelled: those of them that no longer want it.
+    gone: links that sent it and have ended since.
+    deadline: seconds on the node's clock, infinity for none.  unwanted_at: since when nobody has waited for it.
+    """
+
+    __slots__ = (
+        "arrived", "body", "cancelled", "deadline", "endpoint", "flags", "gone", "head", "id", "method", "run",
+        "unwanted_at", "waiters",
+    )  # fmt: skip
+
+    def __init__(self, call: Call, head: bytes, body: bytes, peer: Peer, deadline: float, arrived: float) -> None:
+        self.id = call.id
+        self.endpoint = call.endpoint
+        self.flags = call.flags
+        self.method = call.method
+        self.head = head
+        self.body = body
+        self.deadline = deadline
+        self.arrived = arrived
+        self.waiters = [peer]
+        self.gone: list[Peer] = []
+        self.cancelled: set[Peer] | None = None
+        self.unwanted_at = float("inf")
+        self.run: Run | None = None
+
+    def unwanted_since(self) -> float:
+        """From when on nobody waits for the answer: cancelled by all, or past its deadline."""
+        return min(self.deadline, self.unwanted_at)
+
+
+class Run:
+    """One call of the user's code.
+
+    deadline, last_deadline: the tightest and the latest deadline of its calls.  given: when it was handed to the
+    executor (0: not yet).  dropped: do not start it any more.  aborted: its coroutine was asked to stop.  started,
+    ended: when the user's code was called and when it was done, seconds of ``time.monotonic`` (the node's clock).
+    """
+
+    __slots__ = (
+        "aborted", "calls", "deadline", "dropped", "ended", "given", "last_deadline", "method", "started",
+    )  # fmt: skip
+
+    def __init__(self, calls: list[HeldCall]) -> None:
+        first = calls[0]
+        self.calls = calls
+        self.method = first.method
+        if len(calls) == 1:
+            self.deadline = self.last_deadline = first.deadline
+        else:
+            self.deadline = min([call.deadline for call in calls])
+            self.last_deadline = max([call.deadline for call in calls])
+        self.given = 0.0
+        self.started = 0.0
+        self.ended = 0.0
+        self.dropped = False
+        self.aborted = False
+        for call in calls:
+            call.run = self
+
+    def unwanted_since(self) -> float:
+        """From when on nobody waits for any answer of this run."""
+        return max([call.unwanted_since() for call in self.calls], default=0.0)

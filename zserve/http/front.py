@@ -1,0 +1,157 @@
+"""Between the HTTP protocol and the gateway's core."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..cores.gateway import GatewayCore
+from ..errors import Refusal
+from ..wire.messages import FLAG_DEFAULT_DEADLINE
+from .deadline import BadDeadline, read_budget_s
+from .head import RequestHead, encode_head
+from .routes import Match
+
+if TYPE_CHECKING:
+    from uvicorn.server import ServerState
+
+    from .protocol import Exchange
+
+__all__ = ["HttpFront"]
+
+log = logging.getLogger("zserve.http")
+
+
+class HttpFront:
+    """What all connections of one gateway share.
+
+    *poke* is called after the core was told something (it sends the outbox this event-loop turn).  Sizes are bytes;
+    *default_timeout_s* is the deadline of requests that bring none, 0 for no deadline.
+    """
+
+    def __init__(
+        self,
+        core: GatewayCore,
+        poke: Callable[[], None],
+        *,
+        max_body_bytes: int = 64 * 1024 * 1024,
+        max_header_bytes: int = 64 * 1024,
+        max_url_bytes: int = 16 * 1024,
+        max_connections: int = 10_000,
+        default_timeout_s: float = 30.0,
+        keep_alive_s: float = 75.0,
+        header_timeout_s: float = 10.0,
+        linger_s: float = 0.5,
+        now: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.core = core
+        self.max_body_bytes = max_body_bytes
+        self.max_header_bytes = max_header_bytes
+        self.max_url_bytes = max_url_bytes
+        self.max_connections = max_connections
+        self.linger_s = linger_s
+        self.now = now
+        self.draining = False
+        self.server_state: ServerState | None = None
+        self._poke = poke
+        self._wall = wall
+        self._default_timeout_s = default_timeout_s or math.inf
+        self._keep_alive_s = keep_alive_s
+        self._header_timeout_s = header_timeout_s
+        self._own_ids = (f"{secrets.token_hex(8)}{number:016x}".encode() for number in itertools.count())
+        self._common_of: list[tuple[bytes, bytes]] | None = None
+        self._common = b""
+
+    def match(self, method: str, path: str) -> Match:
+        """The endpoint of a request.  Raises NoMatch."""
+        return self.core.routes.match(method, path)
+
+    def submit(self, exchange: Exchange) -> None:
+        """A whole request: give it to the core."""
+        assert exchange.match is not None
+        endpoint, params = exchange.match
+        now = self.now()
+        special = exchange.special
+        shard = method = ""
+        budget = None
+        if special:
+            shard = special.get(b"x-serve-shard-key", b"").decode("latin-1")
+            method = special.get(b"x-serve-call-method", b"").decode("latin-1")
+        if b"slo_ms" in exchange.query or (special and b"x-request-timeout-seconds" in special):
+            try:
+                budget = read_budget_s(exchange.query, special.get(b"x-request-timeout-seconds"), self._wall())
+            except BadDeadline as error:
+                exchange.refuse(Refusal(400, str(error)))
+                return
+            if budget is not None and budget <= 0.0:
+                query = exchange.query.decode("latin-1")[:200]
+                exchange.refuse(Refusal(504, f"the deadline had passed when the request arrived ({query})"))
+                return
+        head = encode_head(
+            RequestHead(
+                exchange.method, exchange.path, exchange.query, exchange.headers, params, exchange.protocol.client_name
+            )
+        )
+        opened = self.core.open(
+            endpoint,
+            head,
+            exchange.body(),
+            now + (self._default_timeout_s if budget is None else budget),
+            exchange,
+            now,
+            flags=exchange.flags | FLAG_DEFAULT_DEADLINE if budget is None else exchange.flags,
+            shard=shard,
+            method=method,
+        )
+        if type(opened) is Refusal:
+            exchange.refuse(opened)
+        else:
+            exchange.flight = opened
+        self._poke()
+
+    def abandon(self, exchange: Exchange) -> None:
+        """The client of a request under way has gone (what logs call 499)."""
+        log.debug("499 %s %s: the client has gone", exchange.method, exchange.path)
+        self.core.abandon(exchange.flight)
+        self._poke()
+
+    def deliver(self) -> None:
+        """Write the answers that the core has."""
+        core = self.core
+        if core.answers:
+            answers = core.answers
+            core.answers = []
+            for exchange, result, head, body in answers:
+                exchange.answer(result, head, body)
+
+    def new_request_id(self) -> bytes:
+        """An id for a request that never reached the core."""
+        return next(self._own_ids)
+
+    def common_headers(self) -> bytes:
+        """Date and server, as uvicorn keeps them (made anew once a second)."""
+        state = self.server_state
+        if state is not None and state.default_headers is not self._common_of:
+            self._common_of = state.default_headers
+            self._common = b"".join(b"%s: %s\r\n" % pair for pair in state.default_headers)
+        return self._common
+
+    def sweep(self) -> None:
+        """Once a second: close connections that have been idle, or slow with their headers, for too long."""
+        if self.server_state is None:
+            return
+        now = self.now()
+        for connection in list(self.server_state.connections):
+            protocol: Any = connection
+            since = protocol.waiting_since
+            if since is None:
+                continue
+            limit = self._header_timeout_s if protocol.headers else self._keep_alive_s
+            if now - since > limit:
+                protocol.transport.close()

@@ -1,0 +1,1 @@
+"""The replicated config: versioned records, how they spread, and who runs what because of them."""

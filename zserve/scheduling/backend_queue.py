@@ -1,0 +1,537 @@
+"""One backend on one router: admission, heap, batches, credits, replica choice, tied together.
+
+Pure: time comes in as ``now`` (seconds, never going back), chance as ``rng``.  The router calls :meth:`offer` for each
+request, :meth:`grant`, :meth:`completed`, :meth:`returned` for what comes from replicas, and once after each group of
+events :meth:`dispatch`, then :meth:`expire`; not later than :meth:`next_wakeup` it does both again.
+
+Each entry that was taken in comes out exactly once: from ``cancel``, ``completed``, ``replica_left``, ``returned``,
+``expire`` or ``drain``; after ``replica_left`` and ``returned`` the router may put it back with ``requeue``.  An entry
+that is cancelled in flight has had its outcome: its completion frees its slot and is answered with None.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from ..config import BackendConfig, parse_backend_config
+from ..errors import Refusal
+from .admission import CAUTION, MARGIN_S, Admission
+from .batching import BatchFormer
+from .deadline_heap import DeadlineHeap
+from .entry import CANCELLED, DONE, IN_FLIGHT, NO_DEADLINE, Dispatch, Entry
+from .replicas import FULL_SCAN, Batch, Fleet, Replica
+from .service_time import ServiceTimes
+
+__all__ = ["MAX_QUEUED_BYTES", "BackendQueue", "Dispatch", "Entry"]
+
+MAX_QUEUED_BYTES = 256 * 1024 * 1024
+_LEAD_FLOOR_S = 0.0005
+_DEMAND_EVERY_S = 0.5
+_SAMPLE_FAST_S = 0.002
+_SAMPLE_SLOW_S = 0.008
+
+
+class BackendQueue:
+    """All requests for one backend that this router holds, queued or in flight.
+
+    policy: "edf" (default) or "fifo".  max_queued_bytes: bounds what waits.  caution, margin_s: see
+    :mod:`zserve.scheduling.admission`.  Raises ValueError for a bad config or policy.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_batch_no",
+        "_batch_wait_s",
+        "_counts",
+        "_expired",
+        "_fleet",
+        "_former",
+        "_heap",
+        "_max_batch",
+        "_overhead_s",
+        "_policy",
+        "_queued",
+        "_run_s",
+        "_seq",
+        "_sizes",
+        "_skip",
+        "_stride",
+        "_times",
+        "_wait_until",
+        "config",
+        "name",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        config: BackendConfig,
+        rng: random.Random,
+        *,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        policy: str = "edf",
+        caution: float = CAUTION,
+        margin_s: float = MARGIN_S,
+    ) -> None:
+        self.name = name
+        self._policy = policy
+        self._heap = DeadlineHeap(policy)
+        self._fleet = Fleet(rng)
+        self._times = ServiceTimes()
+        self._admission = Admission(
+            self._heap, self._fleet, self._times, max_bytes=max_queued_bytes, caution=caution, margin_s=margin_s
+        )
+        self._former = BatchFormer(self._heap, self._times, self._admission)
+        self._queued: dict[bytes, Entry] = {}
+        self._seq = 0
+        self._batch_no = 0
+        self._overhead_s = 0.0  # round trip and turn-around of a batch sent to an idle replica
+        self._run_s = 0.0  # what replicas say a call took, EWMA
+        self._skip = 0
+        self._stride = 1
+        self._wait_until: float | None = None
+        self._sizes: dict[int, int] = {}
+        self._counts = dict.fromkeys(_COUNTERS, 0)
+        self.configure(config, 0.0)
+
+    def configure(self, config: BackendConfig, now: float) -> None:
+        """Take a new config; raises TypeError or ValueError for a bad one, and then nothing has changed."""
+        config = parse_backend_config(config)
+        self.config = config
+        self._max_batch = config.max_batch_size or 1
+        self._batch_wait_s = config.batch_wait_timeout
+        self._admission.max_requests = config.max_queued_requests
+        self._admission.max_batch = self._max_batch
+        self._admission.touched()
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self._heap.live
+
+    @property
+    def in_flight(self) -> int:
+        return self._fleet.in_flight
+
+    def offer(self, entry: Entry, now: float) -> Refusal | None:
+        """Take *entry* in, or say why not: 429, 503, or 504 when its deadline has passed.
+
+        Raises ValueError when its id waits here already (the router keeps ids apart).
+        """
+        if entry.id in self._queued:
+            raise ValueError(f"request {entry.id.hex()} waits already")
+        admission, heap, counts = self._admission, self._heap, self._counts
+        if heap.live >= admission.max_requests or heap.size + entry.size > admission.max_bytes:
+            refusal = admission.full(entry, now)
+            if refusal is not None:
+                counts["refused_full"] += 1
+                return refusal
+        deadline = entry.deadline
+        if deadline != NO_DEADLINE:
+            if not deadline > now:
+                counts["expired_on_arrival"] += 1
+                if deadline != deadline:
+                    return Refusal(400, "the deadline is not a number")
+                return Refusal(504, "the deadline had passed on arrival")
+            refusal = admission.late(entry, now)
+            if refusal is not None:
+                counts["refused_late"] += 1
+                return refusal
+        self._seq = entry.seq = self._seq + 1
+        self._queued[entry.id] = entry
+        heap.push(entry)
+        return None
+
+    def requeue(self, entry: Entry, now: float) -> None:
+        """Back to its own place, whatever the limits: it was let in before."""
+        entry.replica = b""
+        self._queued[entry.id] = entry
+        self._heap.put_back(entry)
+        self._counts["retried"] += 1
+
+    def get(self, id_: bytes) -> Entry | None:
+        """The entry of that id, queued or in flight and not cancelled."""
+        entry = self._queued.get(id_)
+        if entry is None:
+            for replica in self._fleet.members.values():
+                entry = replica.held.get(id_)
+                if entry is not None:
+                    return entry if entry.state == IN_FLIGHT else None
+        return entry
+
+    def cancel(self, id_: bytes, now: float) -> Entry | None:
+        """Nobody waits for it any more.  Queued: it is out.  In flight: ``entry.replica`` is to be told; its slot is
+        free when the replica has answered.  None: unknown, or cancelled before."""
+        entry = self._queued.pop(id_, None)
+        if entry is not None:
+            self._heap.remove(entry)
+            entry.state = DONE
+            entry.head = entry.body = b""  # the tombstone in the heap must not keep them
+            self._counts["cancelled"] += 1
+            return entry
+        entry = self.get(id_)
+        if entry is not None:
+            entry.state = CANCELLED
+            self._counts["cancelled"] += 1
+        return entry
+
+    def expire(self, now: float) -> list[tuple[Entry, Refusal]]:
+        """504 for every queued entry whose deadline has passed, 503 for those that :meth:`dispatch` gave up on."""
+        gone: list[tuple[Entry, Refusal]] = []
+        refused = self._former.refused
+        if refused:
+            self._counts["refused_at_dequeue"] += len(refused)
+            backlog = self._admission.backlog_s(now)
+            for entry in refused:
+                entry.state = DONE
+                self._queued.pop(entry.id, None)
+                gone.append((entry, Refusal(503, "cannot be answered in time any more", backlog)))
+            self._former.refused = []
+        if self._heap.next_deadline() <= now:
+            for entry in self._heap.expired(now):
+                entry.state = DONE
+                del self._queued[entry.id]
+                self._counts["expired"] += 1
+                gone.append((entry, Refusal(504, "the deadline passed while it waited")))
+        return gone
+
+    def drain(self) -> list[Entry]:
+        """Everything that waits comes out, in the order it came in; what is in flight stays."""
+        entries = self._heap.drain() + self._former.refused
+        self._former.refused = []
+        self._queued.clear()
+        for entry in entries:
+            entry.state = DONE
+        entries.sort(key=_by_seq)
+        return entries
+
+    # --- replicas -----------------------------------------------------------------------------------------------------
+
+    def replica_joined(self, replica: bytes, now: float) -> None:
+        """A link is up; nothing is sent there before its first grant.  A second time: it starts from nothing."""
+        if replica in self._fleet.members:
+            raise ValueError(f"replica {replica.hex()} has joined already")
+        self._fleet.join(replica, now)
+        self._admission.touched()
+
+    def replica_left(self, replica: bytes, now: float) -> list[Entry]:
+        """The link is gone; returns what was in flight there and not cancelled, oldest first."""
+        gone = self._fleet.leave(replica)
+        self._admission.touched()
+        if gone is None:
+            return []
+        lost = [entry for entry in gone.held.values() if entry.state == IN_FLIGHT]
+        for entry in gone.held.values():
+            entry.state = DONE
+        self._counts["lost"] += len(lost)
+        return lost
+
+    def grant(self, replica: bytes, epoch: int, limit: int, now: float) -> None:
+        """A Grant from *replica*; unknown replicas and old grants are ignored."""
+        member = self._fleet.members.get(replica)
+        if member is not None:
+            self._fleet.grant(member, epoch, limit)
+
+    def completed(
+        self, replica: bytes, id_: bytes, now: float, *, ok: bool, run_s: float, batch_size: int | None = None
+    ) -> Entry | None:
+        """*replica* has answered; None when nobody waits for it (unknown, late, cancelled).
+
+        ok: False when the replica or its code failed.  run_s: seconds that the call took there.
+        """
+        fleet = self._fleet
+        member = fleet.members.get(replica)
+        if member is None:
+            return None
+        entry = member.held.pop(id_, None)
+        if entry is None:
+            return None
+        fleet.in_flight -= 1
+        if member.batches:
+            self._batch_item_done(member, entry, now, ok, run_s)
+        else:
+            took = now - entry.sent_at
+            member.finished(took, ok, now)
+            self._skip -= 1
+            if self._skip < 0:
+                self._sample(entry.depth, took, run_s, ok, now)
+        if entry.deadline < now:
+            self._counts["missed"] += 1
+        if entry.state != IN_FLIGHT:
+            entry.state = DONE
+            return None
+        entry.state = DONE
+        self._counts["completed"] += 1
+        return entry
+
+    def returned(self, replica: bytes, id_: bytes, now: float) -> Entry | None:
+        """*replica* hands the request back unstarted (its grant rises by it); None when nobody waits for it."""
+        member = self._fleet.members.get(replica)
+        entry = member.held.pop(id_, None) if member is not None else None
+        if member is None or entry is None:
+            return None
+        self._fleet.in_flight -= 1
+        batch = member.batches.get(entry.batch)
+        if batch is not None:
+            batch.left -= 1
+            batch.size -= 1
+            if not batch.left:
+                del member.batches[entry.batch]
+                self._batch_slot_free(member, now)
+        self._admission.touched()
+        was = entry.state
+        entry.state = DONE
+        self._counts["handed_back"] += 1
+        return entry if was == IN_FLIGHT else None
+
+    def _batch_item_done(self, member: Replica, entry: Entry, now: float, ok: bool, run_s: float) -> None:
+        batch = member.batches.get(entry.batch)
+        if batch is None:
+            return
+        batch.left -= 1
+        if batch.left:
+            return
+        del member.batches[entry.batch]
+        took = now - batch.started
+        member.finished(took, ok, now)
+        if batch.started == entry.sent_at:  # it was idle: what is not running is the way there and back
+            overhead = max(0.0, took - run_s)
+            if overhead > self._overhead_s:
+                self._overhead_s = overhead if not self._overhead_s else min(overhead, 2.0 * self._overhead_s + 0.001)
+            else:
+                self._overhead_s += (overhead - self._overhead_s) * 0.1
+        if ok:
+            self._times.observe(batch.size, took, now)
+            self._run_s += (run_s - self._run_s) * 0.1
+        self._batch_slot_free(member, now)
+        self._admission.touched()
+
+    def _batch_slot_free(self, member: Replica, now: float) -> None:
+        """The next batch there begins now."""
+        member.free_at = member.early_at = now
+        for batch in member.batches.values():
+            if member.free_at == now:
+                batch.started = now
+                member.early_at = now + self._times.low(batch.size) if self._times.seen else now
+            member.free_at += self._times.mean(batch.size)
+
+    def _sample(self, depth: int, took: float, run_s: float, ok: bool, now: float) -> None:
+        """Feed the estimates, about every 2 to 8 ms; a failure says nothing about the time that success takes."""
+        gap = now - self._times.last_at
+        if gap < _SAMPLE_FAST_S:
+            self._stride = min(256, self._stride * 2)
+        elif gap > _SAMPLE_SLOW_S:
+            self._stride = max(1, self._stride // 2)
+        self._skip = self._stride - 1
+        if ok:
+            self._times.observe(depth, took, now)
+            self._run_s += (run_s - self._run_s) * 0.1
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def dispatch(self, now: float) -> list[Dispatch]:
+        """What leaves now, in order.  Call :meth:`expire` after it: some may have been given up."""
+        self._wait_until = None
+        if not self._heap.live:
+            return []
+        self._fleet.refresh(now)
+        if self._max_batch > 1:
+            return self._dispatch_batches(now)
+        if not self._fleet.ready:
+            return []
+        out: list[Dispatch] = []
+        heap, fleet, times, former = self._heap, self._fleet, self._times, self._former
+        queued, choose = self._queued, fleet.choose
+        certain = not times.seen or self._admission.idle_and_unsure(now)
+        while heap.live:
+            replica = choose()
+            if replica is None:
+                break
+            entry = heap.pop(now)
+            if entry is None:
+                break
+            depth = len(replica.held) + 1
+            if not certain and entry.deadline != NO_DEADLINE and former.hopeless(entry, now, depth):
+                former.refused.append(entry)
+                continue
+            del queued[entry.id]
+            entry.state = IN_FLIGHT
+            entry.replica = replica.peer
+            entry.sent_at = now
+            entry.depth = depth
+            self._batch_no = entry.batch = self._batch_no + 1
+            replica.held[entry.id] = entry
+            fleet.spend(replica, 1)
+            out.append(Dispatch(replica.peer, entry.batch, [entry]))
+        if out:
+            self._sizes[1] = self._sizes.get(1, 0) + len(out)
+            self._admission.touched()
+        return out
+
+    def _dispatch_batches(self, now: float) -> list[Dispatch]:
+        out: list[Dispatch] = []
+        heap, fleet, times = self._heap, self._fleet, self._times
+        while heap.live:
+            replica = self._free_replica(now)
+            if replica is None:
+                break
+            if self._batch_wait_s and heap.live < self._max_batch:
+                until = self._window_end(now)
+                if until > now:
+                    self._wait_until = until if self._wait_until is None else min(until, self._wait_until)
+                    break
+            start = replica.free_at if replica.batches and replica.free_at > now else now
+            most = min(self._max_batch, replica.limit - replica.sent)
+            entries = self._former.form(most, start, now, len(fleet.members))
+            if not entries:
+                continue
+            size = len(entries)
+            self._batch_no += 1
+            for entry in entries:
+                del self._queued[entry.id]
+                entry.state = IN_FLIGHT
+                entry.replica = replica.peer
+                entry.sent_at = now
+                entry.batch = self._batch_no
+                replica.held[entry.id] = entry
+            if not replica.batches:
+                replica.early_at = start + times.low(size)
+            replica.batches[self._batch_no] = Batch(size, start if replica.batches else now)
+            replica.free_at = start + times.mean(size)
+            fleet.spend(replica, size)
+            self._sizes[size] = self._sizes.get(size, 0) + 1
+            self._admission.touched()
+            out.append(Dispatch(replica.peer, self._batch_no, entries))
+        return out
+
+    def _free_replica(self, now: float) -> Replica | None:
+        """An idle replica, else one whose batch ends so soon that the next one should be on its way."""
+        ready = self._fleet.ready
+        best: Replica | None = None
+        least = 0.0
+        if len(ready) > FULL_SCAN:
+            best = self._fleet.choose()
+            if best is not None and not best.batches:
+                return best
+            best = None
+        lead = 1.5 * self._overhead_s + _LEAD_FLOOR_S
+        wait_until = NO_DEADLINE
+        for replica in ready:
+            if not replica.batches:
+                score = replica.cost - 1e9  # any idle one before any busy one
+            elif len(replica.batches) == 1 and self._times.seen:
+                at = replica.early_at - lead
+                if at > now:
+                    wait_until = min(wait_until, at)
+                    continue
+                score = replica.free_at - now
+            else:
+                continue
+            if best is None or score < least:
+                best, least = replica, score
+        if best is None and wait_until != NO_DEADLINE:
+            self._wait_until = wait_until
+        return best
+
+    def _window_end(self, now: float) -> float:
+        """Until when a batch that is not full waits for more: from its first request, within its deadlines."""
+        until = min([entry.arrived for entry in self._heap]) + self._batch_wait_s
+        tightest = self._heap.next_deadline()
+        if tightest != NO_DEADLINE:
+            until = min(until, tightest - self._times.p95(self._max_batch) - self._admission.margin_s)
+        return until
+
+    def next_wakeup(self) -> float | None:
+        """When :meth:`dispatch` and :meth:`expire` are due again, seconds; None: not before the next event."""
+        if self._former.refused:
+            return 0.0
+        at = self._heap.next_deadline()
+        if self._wait_until is not None and self._wait_until < at and self._heap.live:
+            at = self._wait_until
+        return at if at != NO_DEADLINE else None
+
+    # --- demand -------------------------------------------------------------------------------------------------------
+
+    def demand(self, replica: bytes, now: float) -> tuple[int, int, int, int]:
+        """(epoch, sent, queued, urgent_us) for a Demand message to *replica*; urgent_us -1: no deadline waits."""
+        member = self._fleet.members[replica]
+        earliest = self._heap.next_deadline()
+        urgent_us = -1 if earliest == NO_DEADLINE else max(0, int((earliest - now) * 1e6))
+        member.told = (member.epoch, self._heap.live, earliest != NO_DEADLINE, now)
+        return member.epoch, member.sent, self._heap.live, urgent_us
+
+    def demand_due(self, now: float) -> list[bytes]:
+        """Replicas that should get a Demand now: a recall is to be answered, the queue was empty and is not (or the
+        other way), it has doubled or halved, or half a second has gone by while requests wait."""
+        queued = self._heap.live
+        due = []
+        for peer, member in self._fleet.members.items():
+            told = member.told
+            if told is None:
+                if queued or member.epoch >= 0:
+                    due.append(peer)
+            elif told[0] != member.epoch or (queued > 0) != (told[1] > 0):
+                due.append(peer)
+            elif queued and (queued >= 2 * told[1] or 2 * queued <= told[1] or now - told[3] >= _DEMAND_EVERY_S):
+                due.append(peer)
+        return due
+
+    # --- for people ---------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start and what is known now; times in seconds."""
+        counts, times, sizes = self._counts, self._times, self._sizes
+        batches = sum(sizes.values())
+        sent = sum(size * count for size, count in sizes.items())
+        a, b = times.model()
+        return {
+            "policy": self._policy,
+            "queued": self._heap.live,
+            "queued_bytes": self._heap.size,
+            "in_flight": self._fleet.in_flight,
+            "admitted": self._seq,
+            "refused": {
+                "full": counts["refused_full"],
+                "late_on_arrival": counts["refused_late"],
+                "late_at_dequeue": counts["refused_at_dequeue"],
+            },
+            "expired": counts["expired"] + counts["expired_on_arrival"],
+            **{key: counts[key] for key in ("completed", "cancelled", "missed", "retried", "handed_back", "lost")},
+            "sent": sent,
+            "batches": batches,
+            "batch_size": {
+                "mean": sent / batches if batches else 0.0,
+                "max": max(sizes, default=0),
+                "histogram": dict(sorted(sizes.items())),
+            },
+            "credits": self._fleet.credit,
+            "replicas": {
+                peer.hex(): {
+                    "in_flight": len(member.held),
+                    "credit": member.limit - member.sent,
+                    "latency_s": member.latency,
+                    "failing": member.failing,
+                }
+                for peer, member in self._fleet.members.items()
+            },
+            "service_time": {
+                "samples": times.seen,
+                "run_s": self._run_s,
+                "fixed_s": a,
+                "each_s": b,
+                "p95_s": times.p95(max(1, times.largest)) if times.seen else 0.0,
+                "overhead_s": self._overhead_s,
+            },
+            "backlog_s": self._admission.backlog_s(times.last_at) if times.seen and self._heap.live else 0.0,
+        }
+
+
+_COUNTERS = (
+    "completed", "cancelled", "missed", "retried", "handed_back", "lost",
+    "refused_full", "refused_late", "refused_at_dequeue", "expired", "expired_on_arrival",
+)  # fmt: skip
+
+
+def _by_seq(entry: Entry) -> int:
+    return entry.seq

@@ -1,0 +1,190 @@
+"""Which of the replicas that have credit gets the next request.
+
+Least ``(in flight + 1) x cost`` by full scan up to 64 replicas, by two random choices beyond (Mitzenmacher 2001); the
+cost is the replica's peak-EWMA latency (Finagle, tower: jumps up at once, decays with a time constant), times a factor
+for failing and one for slow start:
+
+- A failure never lowers the latency, and the share of recent failures multiplies the cost by up to 21: a replica that
+  fails fast does not look fast.
+- A replica that joins others starts at ten times the cost and ramps down to one over 5 s.
+- A latency that nothing confirms decays by itself, so that a replica shunned once is tried again.
+"""
+
+from __future__ import annotations
+
+import random
+
+from .credits import CreditAccount
+from .entry import Entry
+
+__all__ = ["FULL_SCAN", "Fleet", "Replica"]
+
+FULL_SCAN = 64
+SLOW_START_S = 5.0
+SLOW_START_FACTOR = 10.0
+DECAY_S = 2.0
+"""Time constant of the peak-EWMA."""
+FAILING_FACTOR = 20.0
+_REFRESH_S = 0.1
+_UNKNOWN_S = 0.001
+
+
+class Batch:
+    """One batch at a replica."""
+
+    __slots__ = ("left", "size", "started")
+
+    def __init__(self, size: int, started: float) -> None:
+        self.size = size
+        self.left = size  # requests of it without an answer
+        self.started = started  # when the replica should have begun it
+
+
+class Replica(CreditAccount):
+    """A replica as one router sees it."""
+
+    __slots__ = (
+        "batches",
+        "cost",
+        "early_at",
+        "failing",
+        "free_at",
+        "held",
+        "joined",
+        "latency",
+        "peer",
+        "penalty",
+        "seen",
+        "slot",
+        "told",
+    )
+
+    def __init__(self, peer: bytes, now: float) -> None:
+        super().__init__()
+        self.peer = peer
+        self.held: dict[bytes, Entry] = {}  # in flight, oldest first
+        self.batches: dict[int, Batch] = {}
+        self.joined = now
+        self.latency = 0.0  # peak-EWMA, seconds
+        self.failing = 0.0  # EWMA of failures, 0..1
+        self.penalty = 1.0
+        self.cost = _UNKNOWN_S
+        self.seen = now  # when latency was last fed
+        self.free_at = now  # when everything sent to it should be done
+        self.early_at = now  # the same, if it is quick
+        self.slot = -1  # place in Fleet.ready
+        self.told: tuple[int, int, bool, float] | None = None  # last demand told: epoch, queued, urgent, when
+
+    def finished(self, latency: float, ok: bool, now: float) -> None:
+        """Feed the peak-EWMA with what one request (or batch) took, seconds."""
+        if not ok:
+            self.failing += (1.0 - self.failing) * 0.125
+            if latency < self.latency:
+                latency = self.latency
+        elif self.failing:
+            self.failing *= 0.875
+            if self.failing < 0.001:
+                self.failing = 0.0
+        if latency >= self.latency:
+            self.latency = latency
+        else:
+            weight = (now - self.seen) / DECAY_S
+            self.latency += (latency - self.latency) * (weight if weight < 1.0 else 1.0)
+        self.seen = now
+        self.cost = self.latency * self.penalty * (1.0 + FAILING_FACTOR * self.failing)
+
+
+class Fleet:
+    """The replicas of one backend that this router has links with."""
+
+    __slots__ = ("_refresh_at", "_rng", "credit", "in_flight", "members", "ready")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self.members: dict[bytes, Replica] = {}
+        self.ready: list[Replica] = []  # those with credit
+        self.credit = 0  # sum of what is left on positive accounts
+        self.in_flight = 0
+        self._refresh_at = 0.0
+
+    def join(self, peer: bytes, now: float) -> Replica:
+        replica = Replica(peer, now)
+        known = [other.latency for other in self.members.values() if other.latency]
+        if known:
+            replica.latency = sum(known) / len(known)
+            replica.penalty = SLOW_START_FACTOR
+            replica.cost = replica.latency * replica.penalty
+        self.members[peer] = replica
+        self._refresh_at = now
+        return replica
+
+    def leave(self, peer: bytes) -> Replica | None:
+        replica = self.members.pop(peer, None)
+        if replica is None:
+            return None
+        if replica.slot >= 0:
+            self.credit -= replica.limit - replica.sent
+            self._unready(replica)
+        self.in_flight -= len(replica.held)
+        return replica
+
+    def grant(self, replica: Replica, epoch: int, limit: int) -> None:
+        before = max(0, replica.limit - replica.sent)
+        if not replica.grant(epoch, limit):
+            return
+        after = max(0, replica.limit - replica.sent)
+        self.credit += after - before
+        if after:
+            if replica.slot < 0:
+                replica.slot = len(self.ready)
+                self.ready.append(replica)
+        elif replica.slot >= 0:
+            self._unready(replica)
+
+    def spend(self, replica: Replica, count: int) -> None:
+        """*count* requests leave for *replica*, which has the credit for them."""
+        replica.sent += count
+        self.credit -= count
+        self.in_flight += count
+        if replica.sent >= replica.limit:
+            self._unready(replica)
+
+    def _unready(self, replica: Replica) -> None:
+        last = self.ready.pop()
+        if last is not replica:
+            self.ready[replica.slot] = last
+            last.slot = replica.slot
+        replica.slot = -1
+
+    def choose(self) -> Replica | None:
+        """The replica for the next request, None when none has credit."""
+        ready = self.ready
+        count = len(ready)
+        if count < 2:
+            return ready[0] if count else None
+        if count > FULL_SCAN:
+            random_ = self._rng.random
+            one, two = ready[int(random_() * count)], ready[int(random_() * count)]
+            return one if (len(one.held) + 1) * one.cost <= (len(two.held) + 1) * two.cost else two
+        best = ready[0]
+        least = (len(best.held) + 1) * best.cost
+        for replica in ready:
+            score = (len(replica.held) + 1) * replica.cost
+            if score < least:
+                best, least = replica, score
+        return best
+
+    def refresh(self, now: float) -> None:
+        """Let latencies that nothing confirms decay and slow starts ramp; cheap, to be called often."""
+        if now < self._refresh_at:
+            return
+        keep = max(0.0, 1.0 - _REFRESH_S / DECAY_S)
+        for replica in self.members.values():
+            if now - replica.seen >= _REFRESH_S and not replica.held:
+                replica.latency *= keep
+                replica.failing *= keep
+            if replica.penalty > 1.0:
+                age = now - replica.joined
+                replica.penalty = max(1.0, SLOW_START_FACTOR * (1.0 - age / SLOW_START_S))
+            replica.cost = (replica.latency or _UNKNOWN_S) * replica.penalty * (1.0 + FAILING_FACTOR * replica.failing)
+        self._refresh_at = now + _REFRESH_S
