@@ -73,6 +73,7 @@ class LocalFabric:
         debug: bool,
     ) -> None:
         self._grace_s = grace_s
+        self._run_dir = ""
         line = [sys.executable, "-P", "-m", "zserve.nodes.local", "--host", host, "--port", str(port)]
         line += ["--slots", str(slots), "--name", name, "--app-dir", str(app_dir), "--grace", str(grace_s)]
         line += ["--log-level", log_level, *(["--debug"] if debug else [])]
@@ -96,6 +97,7 @@ class LocalFabric:
         if "error" in facts:
             kind = ApplicationError if facts.get("exit") == ApplicationError.exit_status else ServeError
             raise kind(facts["error"])
+        self._run_dir = facts["run_dir"]
         return Place(address=facts["address"], http=facts["http"], code_dir=facts["code_dir"])
 
     def wait(self) -> int:
@@ -108,13 +110,14 @@ class LocalFabric:
         finally:
             self._close()
         if status:
-            complain(f"the fabric ended with status {status}")
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            complain(f"the fabric {how}")
+            self._sweep()
         return 1 if status else 0
 
     def abandon(self) -> None:
         """It is of no use any more: nothing was served, so nothing takes long to finish."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
+        self._terminate()
         try:
             self._process.wait(_ABANDON_S)
         except (KeyboardInterrupt, subprocess.TimeoutExpired):
@@ -123,8 +126,7 @@ class LocalFabric:
             self._close()
 
     def _stop(self) -> int:
-        with suppress(ProcessLookupError):
-            self._process.terminate()
+        self._terminate()
         try:
             status = self._process.wait(self._grace_s + 10.0)
         except KeyboardInterrupt:
@@ -145,11 +147,15 @@ class LocalFabric:
             with suppress(OSError):
                 pipe.close()
 
+    def _terminate(self) -> None:
+        """The first signal asks it to end."""
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+
     def _force(self) -> None:
-        """Two different signals: the first asks, the second forces."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+        """The second signal has it end without waiting; it is another one than the first, for equal ones may merge."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGINT)
         while True:
             try:
                 self._process.wait(_FORCE_S)
@@ -159,3 +165,12 @@ class LocalFabric:
             except subprocess.TimeoutExpired:
                 with suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _sweep(self) -> None:
+        """The fabric was killed: its nodes notice and end; what they cannot remove themselves is removed here."""
+        from .run_directory import base_directory, sweep
+
+        until = time.monotonic() + _ABANDON_S
+        while self._run_dir and os.path.exists(self._run_dir) and time.monotonic() < until:
+            time.sleep(0.05)
+            sweep(base_directory())

@@ -78,7 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fabric = _Fabric(options, run_directory, listener)
             fabric.launch()
             # The roles are given the grace; this process has some more, to see them end.
-            return run_program(fabric.serve, msgspec.structs.replace(options, grace_s=options.grace_s + _MARGIN_S))
+            grace_s = options.grace_s + _MARGIN_S
+            return run_program(
+                fabric.serve, msgspec.structs.replace(options, grace_s=grace_s, orphan_grace_s=grace_s)
+            )
     except ServeError as error:
         return _failed(error)
 
@@ -115,7 +118,8 @@ class _Fabric:
                     name="router",
                     bind=self.address,
                     publish=run_directory.socket_address("publish"),
-                    state_dir=options.state_dir,
+                    # A router that crashes has to find its registry again, if only as long as the fabric lives.
+                    state_dir=options.state_dir or str(run_directory.state),
                     policy=options.policy,
                     policy_kwargs=options.policy_kwargs,
                     **common,
@@ -305,6 +309,9 @@ def _import_what_all_roles_need() -> None:
     import zmq  # noqa: F401
 
     from zserve.channel import hub  # noqa: F401
+    from zserve.registry import sync  # noqa: F401
+
+    from . import joining  # noqa: F401
 
 
 async def _http_answers(listener: socket.socket) -> bool:

@@ -20,7 +20,8 @@ class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     insecure: plain tcp beyond loopback is allowed.
     join_timeout_s: how long to try before it is an error that no router of ``join`` answers; 0 tries for ever.
     grace_s: how long a drain may take before the program gives up and ends.
-    lifeline: standard input is a pipe from the parent; its end means that the parent is gone, and the program drains.
+    lifeline: standard input is a pipe from the parent; its end means that the parent is gone, and the program drains,
+    for orphan_grace_s at the longest.
     status_fd: a pipe on which the program reports as JSON lines what becomes of it (see :func:`program.report`), or -1.
     debug: show tracebacks of errors that a user can cause, and answer clients with the tracebacks of their handlers.
     """
@@ -33,6 +34,7 @@ class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     log_level: str = "info"
     debug: bool = False
     lifeline: bool = False
+    orphan_grace_s: float = 5.0
     status_fd: int = -1
 
 

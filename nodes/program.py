@@ -121,7 +121,7 @@ async def _supervised(main: Callable[[Stop], Awaitable[int]], options: NodeOptio
     loop = asyncio.get_running_loop()
     stop = Stop()
     task = asyncio.ensure_future(main(stop))
-    end = _End(stop, task, options.grace_s)
+    end = _End(stop, task, options)
     for number in SIGNALS:
         if signal.getsignal(number) is signal.SIG_IGN and number == signal.SIGHUP:
             continue  # started with nohup: stays that way
@@ -138,10 +138,10 @@ async def _supervised(main: Callable[[Stop], Awaitable[int]], options: NodeOptio
 class _End:
     """Turns signals, the life line and the clock into the end of one task."""
 
-    def __init__(self, stop: Stop, task: asyncio.Future[int], grace_s: float) -> None:
+    def __init__(self, stop: Stop, task: asyncio.Future[int], options: NodeOptions) -> None:
         self.stop = stop
         self.task = task
-        self.grace_s = grace_s
+        self.options = options
         self._loop = asyncio.get_running_loop()
         self._timers: list[asyncio.TimerHandle] = []
         self._lifeline = -1
@@ -154,17 +154,16 @@ class _End:
             log.warning("second signal (%s): ending without waiting", name)
             self.force()
         else:
-            self.request(name)
+            self.request(name, self.options.grace_s)
 
-    def request(self, reason: str) -> None:
-        if self.stop.requested.is_set():
-            return
+    def request(self, reason: str, grace_s: float) -> None:
+        self._timers.append(self._loop.call_later(grace_s, self._overdue, grace_s))
         log.debug("stopping: %s", reason)
         self.stop.request(reason)
-        self._timers.append(self._loop.call_later(self.grace_s, self._overdue))
 
-    def _overdue(self) -> None:
-        log.warning("still draining after %g s: ending without waiting", self.grace_s)
+    def _overdue(self, grace_s: float) -> None:
+        if not self.stop.forced:
+            log.warning("still draining after %g s: ending without waiting", grace_s)
         self.force()
 
     def force(self) -> None:
@@ -189,7 +188,7 @@ class _End:
         if not data:
             self._loop.remove_reader(self._lifeline)
             self._lifeline = -1
-            self.request("the parent process has ended")
+            self.request("the parent process has ended", self.options.orphan_grace_s)
 
     def close(self) -> None:
         for timer in self._timers:

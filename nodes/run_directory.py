@@ -5,6 +5,7 @@
         lock              held (flock) as long as the fabric lives; a folder whose lock is free is stale, and swept
         fabric.json       what ``zserve status`` needs to know
         *.sock            ZeroMQ sockets
+      state/            the registry, over a restart of the router
         code/             code files of the embedded fabric, 0600
 
 ZeroMQ neither removes a socket's file nor complains when a second process binds it, hence one folder a start, and the
@@ -29,7 +30,7 @@ import msgspec
 
 from zserve.errors import ServeError
 
-__all__ = ["Fabric", "RunDirectory", "base_directory", "find_fabrics", "the_only_fabric"]
+__all__ = ["Fabric", "RunDirectory", "base_directory", "find_fabrics", "sweep", "the_only_fabric"]
 
 MAX_SOCKET_PATH = 103 if os.uname().sysname == "Darwin" else 107
 """Bytes that a Unix socket's path may have (sun_path less the closing zero)."""
@@ -61,9 +62,10 @@ class RunDirectory:
         self._owner = os.getpid()
         stem = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[:24] or 'fabric'}-{self._owner}"
         for attempt in (1, 2, 3):
-            _make_private(self.base)
-            _sweep(self.base)
             try:
+                _make_private(self.base)
+                sweep(self.base)
+                _make_private(self.base)
                 self.path, self._lock = _create(self.base, stem)
                 break
             except OSError as error:  # the last fabric of the base may be removing it just now
@@ -76,6 +78,11 @@ class RunDirectory:
             self.remove()
             raise
         self.code.mkdir(mode=0o700)
+
+    @property
+    def state(self) -> Path:
+        """Where a router keeps the registry as long as the fabric lives."""
+        return self.path / "state"
 
     @property
     def code(self) -> Path:
@@ -226,8 +233,8 @@ def _alive(folder: Path) -> bool:
     return False
 
 
-def _sweep(base: Path) -> None:
-    """Remove the folders of fabrics that have died."""
+def sweep(base: Path) -> None:
+    """Remove the folders of fabrics that have died, and the base if nothing is left in it."""
     for folder in list(base.iterdir()):
         with suppress(OSError):  # alive, or another process is removing it
             if folder.is_symlink() or not folder.is_dir():
@@ -237,4 +244,6 @@ def _sweep(base: Path) -> None:
             fd = _lock(folder / "lock", create=True)
             shutil.rmtree(folder, ignore_errors=True)
             os.close(fd)
+    with suppress(OSError):
+        base.rmdir()
 

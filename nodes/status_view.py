@@ -71,21 +71,26 @@ def _endpoints(status: Mapping[str, Any]) -> Table:
 
 def _backends(status: Mapping[str, Any]) -> Table:
     table = Table(
-        "BACKEND", "READY", "REQUESTS", "ERRORS", "QUEUED", "RUNNING", "CREDITS", "BATCH MEAN", "BATCH MAX", "VERSION"
-    )
+        "BACKEND", "READY", "REQUESTS", "DONE", "REFUSED", "EXPIRED", "LOST", "QUEUED", "RUNNING", "CREDITS",
+        "BATCH MEAN", "MAX", "VERSION",
+    )  # fmt: skip
     for name, backend in sorted(status.get("backends", {}).items()):
         counters = backend.get("counters", {})
-        config = backend.get("config", {})
+        refused = counters.get("refused", {})
+        sizes = counters.get("batch_size", {})
         table.add(
             name,
-            f"{backend.get('ready', 0)}/{config.get('num_replicas', 1)}",
-            _count(counters.get("requests", 0)),
-            _count(counters.get("errors", 0)),
+            f"{backend.get('ready', 0)}/{backend.get('config', {}).get('num_replicas', 1)}",
+            _count(counters.get("admitted", 0)),
+            _count(counters.get("completed", 0)),
+            _count(sum(refused.values()) if isinstance(refused, Mapping) else refused),
+            _count(counters.get("expired", 0)),
+            _count(counters.get("lost", 0)),
             _count(counters.get("queued", 0)),
-            _count(counters.get("running", 0)),
+            _count(counters.get("in_flight", 0)),
             _count(counters.get("credits", 0)),
-            _decimal(counters.get("batch_mean", 0.0)),
-            _count(counters.get("batch_max", 0)),
+            f"{sizes.get('mean', 0.0):.1f}",
+            _count(sizes.get("max", 0)),
             str(backend.get("version", ""))[:12],
         )
     return table
@@ -145,6 +150,3 @@ def _share(weight: float) -> str:
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
-
-def _decimal(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, (int, float)) else str(value)

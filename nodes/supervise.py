@@ -60,11 +60,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True):
             name = "unknown"
         text = f"was killed by signal {self.signal} ({name})"
         if self.signal == signal.SIGKILL and not self.asked:
-            text += (
-                ": the system ran out of memory"
-                if self.out_of_memory
-                else "; if nobody did this by hand, look for an out-of-memory kill in the system's log"
-            )
+            text += ": the system ran out of memory" if self.out_of_memory else ", by hand or for lack of memory"
         elif self.signal in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE):
             text += ": a crash in native code"
         return text
@@ -139,9 +135,9 @@ class Child:
         self._signal(signal.SIGTERM)
 
     def force(self) -> None:
-        """Ask it to end without waiting: the second signal (two different ones, for equal ones would merge)."""
-        self._asked = True
-        self._signal(signal.SIGTERM)
+        """Have it end without waiting: the second signal, another one than the first, for equal ones may merge."""
+        if not self._asked:
+            self.terminate()
         self._signal(signal.SIGINT)
 
     def kill(self) -> None:

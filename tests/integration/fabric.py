@@ -135,11 +135,10 @@ class Fabric:
             {"router": self.routers, "gateway": self.gateways, "worker": self.workers}[role].append(node)
         return node
 
-    def client(self, router: int = 0) -> ControlClient:
-        return ControlClient(self.routers[router].address)
-
     def call(self, op: str, router: int = 0, timeout_s: float = 60.0, **args: Any) -> Any:
-        return self.client(router).call(op, args, timeout_s=timeout_s)
+        """One control call at one of the routers."""
+        with ControlClient(self.routers[router].address) as client:
+            return client.call(op, args, timeout_s=timeout_s)
 
     def serve(self, name: str, code: str, route: str | None = None, methods: tuple[str, ...] = ("GET",), **backend: Any) -> None:
         """A backend and an endpoint of the same name; returns once it is ready everywhere."""

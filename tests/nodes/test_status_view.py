@@ -28,13 +28,15 @@ STATUS: dict[str, Any] = {
             "version": "0123456789abcdef",
             "config": {"num_replicas": 3},
             "counters": {
-                "requests": 12345,
-                "errors": 1,
+                "admitted": 12345,
+                "completed": 12340,
+                "refused": {"full": 1, "late_on_arrival": 2},
+                "expired": 4,
+                "lost": 0,
                 "queued": 2,
-                "running": 3,
-                "credits": 4,
-                "batch_mean": 7.25,
-                "batch_max": 32,
+                "in_flight": 3,
+                "credits": 5,
+                "batch_size": {"mean": 7.25, "max": 32},
             },
         }
     },
@@ -75,7 +77,7 @@ def test_endpoints_show_how_traffic_is_shared() -> None:
 
 def test_backends_show_their_counters() -> None:
     assert rows(render_status(STATUS), "BACKENDS") == [
-        ["SVM:v1", "2/3", "12,345", "1", "2", "3", "4", "7.2", "32", "0123456789ab"]
+        ["SVM:v1", "2/3", "12,345", "12,340", "3", "4", "0", "2", "3", "5", "7.2", "32", "0123456789ab"]
     ]
 
 

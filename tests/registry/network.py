@@ -88,7 +88,8 @@ class Network:
         for one, node in self.nodes.items():
             for other, router in self.nodes.items():
                 reachable = self.sides.get(one) == self.sides.get(other)
-                if router.info.role != "router" or one == other or not reachable or (one, other) in self._links.values():
+                linked = one == other or (one, other) in self._links.values()
+                if router.info.role != "router" or linked or not reachable:
                     continue
                 self._sockets += 1
                 peer = node.info.node + node.info.boot + self._sockets.to_bytes(4, "big")

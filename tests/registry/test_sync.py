@@ -100,6 +100,20 @@ def test_large_registries_travel_in_several_messages() -> None:
     assert network.messages - before >= 4
 
 
+def test_one_pull_between_routers_goes_both_ways() -> None:
+    network = Network(publish_loss=1.0)
+    r1, r2 = network.add("r1"), network.add("r2")
+    network.settle()
+    mine, theirs = write(r1, "mine"), write(r2, "theirs")
+    peer = r2.sync.peers("router")[0]
+    r2.receive(peer, Pull(r1.registry.summary()))
+    (parcel,) = r2.out.take()[peer]
+    assert parcel[0] == Records([theirs], [mine.key])
+    r1.receive(peer, parcel[0])
+    network.settle()
+    assert r1.sync.digest() == r2.sync.digest()
+
+
 def test_only_routers_are_listened_to() -> None:
     network = Network()
     router, gateway = network.add("r1"), network.add("g", "gateway")

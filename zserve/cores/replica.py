@@ -411,7 +411,8 @@ class ReplicaCore:
         if self._asynchronous:
             limit = -(-self.capacity // self._batch)
         else:
-            ahead = 0 if self._run_s > LONG_RUN_S else min(MAX_AHEAD, 1 + int(AHEAD_S / max(self._run_s, 1e-6)))
+            run_s = self._run_s
+            ahead = 0 if run_s > LONG_RUN_S else min(MAX_AHEAD, 1 + int(AHEAD_S / run_s)) if run_s else 1
             limit = self.threads + ahead
         while heap and len(given) < limit:
             run = heapq.heappop(heap)[2]

@@ -1,14 +1,15 @@
 """The worker node's decisions: which replicas it runs, when to start, replace, restart and stop them.
 
 Theory of operation.  Placement (see :mod:`zserve.registry.placement`) says how many replicas of each backend this node
-should hold: that many :class:`_Seat`, each with at most one replica in charge and, while its code is being replaced, a
-successor that takes over once it is ready.  A seat whose replica ends gets a new one after a back-off.  A replica that
-is not wanted here any more goes to :attr:`WorkerCore._leaving` and is stopped once enough others are ready elsewhere.
+should hold: that many seats, each with at most one replica in charge and, while its code is being replaced, a successor
+that takes over once it is ready.  A seat whose replica ends gets a new one after a back-off.  A replica that is not
+wanted here any more is *moving*: it is stopped once enough others are ready elsewhere.
 
     seat:     empty --Start--> starting --ready--> in charge --exited--> empty (back-off)
                                   |  failed, exited
                                   v
                                empty (back-off; after three failures: only when the record changes)
+    replica:  in charge --not wanted here--> moving --others are ready--> stopping --exited--> gone
 
 Replicas of a backend are alike, so what counts is how many there are, not which index they carry.
 """
@@ -16,125 +17,32 @@ Replicas of a backend are alike, so what counts is how many there are, not which
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from ..channel.outbox import Outbox, Parcel, Peer
 from ..registry.placement import Placement, place, replicas_to_keep
 from ..registry.sync import ConfigSync
-from ..registry.values import BackendValue
+from ..registry.values import BACKEND, BackendValue
 from ..wire.messages import Hello, NodeInfo, Ping, ReplicaStatus, Report
+from .roster import Roster
+from .seats import Action, Configure, Group, Replica, Seat, Start, Stop
 
 __all__ = ["Action", "Configure", "Start", "Stop", "WorkerCore"]
 
-MAX_BACKOFF_S = 30.0
-MAX_START_FAILURES = 3
-CRASH_LOOP = 5
-"""From this many crashes in a row on, the report says that it is a crash loop."""
-STEADY_S = 30.0
-"""A replica that ran for this long before it crashed has not been crashing in a row."""
-GONE_S = 2.0
-"""How long a worker node must be missing from all views before its replicas are placed anew."""
-YOUNG_ROUTER_S = 10.0
-"""A router linked for less than this may not have been found by every worker node yet, so that what its view lacks
-proves nothing."""
+HANDOVER_S = 30.0
+"""How long a draining node waits for others to take over its replicas."""
 OVERFULL_S = 30.0
-"""How long a replica that has to move may wait for its replacement while this node holds more than its slots."""
-MAX_REASON = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Start a replica process with this node id."""
-
-    node: bytes
-    backend: str
-    index: int
-    value: BackendValue
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Have a replica finish what it runs, and end it after *grace_s* seconds at the latest."""
-
-    node: bytes
-    grace_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Configure:
-    """The config of a running replica changed; its code did not."""
-
-    node: bytes
-    value: BackendValue
-
-
-Action: TypeAlias = Start | Stop | Configure
-
-
-class _Replica:
-    __slots__ = ("backend", "index", "node", "pid", "ready_at", "since", "state", "value")
-
-    def __init__(self, node: bytes, backend: str, index: int, value: BackendValue, now: float) -> None:
-        self.node = node
-        self.backend = backend
-        self.index = index
-        self.value = value
-        self.state = "starting"
-        self.pid = 0
-        self.since = now
-        self.ready_at = 0.0
-
-
-class _Seat:
-    """Room for one replica in charge."""
-
-    __slots__ = ("charge", "crashes", "failures", "index", "last", "reason", "restarts", "retry_at", "successor")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.charge: _Replica | None = None
-        self.successor: _Replica | None = None
-        self.last: _Replica | None = None
-        self.reason = ""
-        self.failures = 0
-        self.crashes = 0
-        self.restarts = 0
-        self.retry_at = 0.0
-
-    @property
-    def given_up(self) -> bool:
-        return self.failures >= MAX_START_FAILURES
-
-    def forgive(self) -> None:
-        """The record changed: all is open again."""
-        self.failures = self.crashes = 0
-        self.retry_at = 0.0
-
-
-class _Group:
-    """All seats of one backend."""
-
-    __slots__ = ("seats", "stamp", "value")
-
-    def __init__(self, value: BackendValue, stamp: bytes) -> None:
-        self.value = value
-        self.stamp = stamp
-        self.seats: list[_Seat] = []
-
-
-def _backoff_s(times: int) -> float:
-    """Seconds before try number *times* + 1: 0, 0.5, 1, 2, 4 .. 30."""
-    return 0.0 if times <= 1 else min(MAX_BACKOFF_S, 0.5 * 2.0 ** (times - 2))
+"""How long a moving replica may wait for its replacement while this node holds more replicas than it has slots."""
 
 
 class WorkerCore:
-    """Events: those of a node, and what becomes of replica processes.  Effects: the outbox, and :attr:`actions`.
+    """Events: those of a node, and what becomes of replica processes.  Effects: the outbox, and :attr:`actions`, which
+    the shell takes with :meth:`take_actions`.
 
-    info: this node, with its slots and resources.  rng draws the ids of replicas.
+    *rng* draws the node ids of replicas.
     """
 
     def __init__(self, sync: ConfigSync, rng: random.Random) -> None:
@@ -143,18 +51,16 @@ class WorkerCore:
         self.info: NodeInfo = sync.info
         self.actions: list[Action] = []
         self.leaving = False
-        self.on_actions: Callable[[], None] | None = None
         self._rng = rng
-        self._groups: dict[str, _Group] = {}
-        self._leaving: dict[bytes, _Replica] = {}
+        self._now = float("-inf")
+        self._groups: dict[str, Group] = {}
+        self._seat_of: dict[bytes, Seat] = {}
+        self._moving: dict[bytes, Replica] = {}
         self._hold_until: dict[bytes, float] = {}
-        self._stopping: dict[bytes, _Replica] = {}
-        self._seat_of: dict[bytes, _Seat] = {}
+        self._stopping: dict[bytes, Replica] = {}
+        self._roster = Roster(self.info.node)
         self._placement: Placement = {}
         self._inputs: tuple[int, int] = (-1, -1)
-        self._workers: dict[bytes, NodeInfo] = {}
-        self._missing_since: dict[bytes, float] = {}
-        self._settle_at: float | None = None
         self._handover_deadline = 0.0
         self._reported: list[ReplicaStatus] | None = None
 
@@ -163,7 +69,7 @@ class WorkerCore:
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         self.sync.link_up(peer, hello, self.out, now)
         if hello.info.role == "router":
-            self.out.send(peer, Report(self._report()))
+            self.out.send(peer, Report(self.report()))
         self._after(now)
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
@@ -183,41 +89,45 @@ class WorkerCore:
         self._after(now)
 
     def next_wakeup(self) -> float | None:
-        times = [at for at in (self.sync.next_wakeup(), self._settle_at) if at is not None]
+        times = [at for at in (self.sync.next_wakeup(), self._roster.settle_at) if at is not None]
         for group in self._groups.values():
-            times.extend(seat.retry_at for seat in group.seats if self._wants_replica(group, seat))
-        times.extend(at for node, at in self._hold_until.items() if node in self._leaving)
-        if self.leaving and self._leaving:
+            times.extend(seat.retry_at for seat in group.seats if seat.needs(group.value.version))
+        times.extend(self._hold_until.values())
+        if self._moving and self.leaving:
             times.append(self._handover_deadline)
-        return min(times, default=None)
+        # What is due already waits for an event, not for the clock.
+        return min((at for at in times if at > self._now), default=None)
 
     def routers_known(self) -> Sequence[str]:
         return self.sync.routers_known()
 
     # --- what becomes of replica processes ----------------------------------------------------------------------------
 
+    def take_actions(self) -> list[Action]:
+        """What the shell has to do to processes, in order."""
+        actions = self.actions
+        self.actions = []
+        return actions
+
     def replica_started(self, node: bytes, pid: int, now: float) -> None:
         """The process runs; the user's code is being loaded."""
-        replica = self._replica(node)
+        replica = self._find(node)
         if replica is not None:
             replica.pid = pid
             self._after(now)
 
     def replica_ready(self, node: bytes, now: float) -> None:
         """The user's code is constructed, and the replica takes requests."""
-        replica = self._replica(node)
+        replica = self._find(node)
         if replica is None or replica.state != "starting":
             return
         replica.state = "ready"
         replica.ready_at = now
         seat = self._seat_of.get(node)
         if seat is not None:
-            seat.failures = 0
-            seat.reason = ""
-            if seat.successor is replica:
-                before, seat.charge, seat.successor = seat.charge, replica, None
-                if before is not None:
-                    self._stop(before)
+            replaced = seat.became_ready(replica)
+            if replaced is not None:
+                self._stop(replaced)
         self._after(now)
 
     def replica_failed(self, node: bytes, reason: str, now: float) -> None:
@@ -225,10 +135,10 @@ class WorkerCore:
         replica = self._forget(node)
         if replica is None:
             return
-        self.actions.append(Stop(node, 0.0))  # harmless if the process has ended by itself
+        self.actions.append(Stop(node, 0.0))  # harmless if the process ends by itself
         seat = self._seat_of.pop(node, None)
         if seat is not None:
-            self._start_failed(seat, replica, reason, now)
+            seat.failed(replica, reason, now)
         self._after(now)
 
     def replica_exited(self, node: bytes, how: str, now: float) -> None:
@@ -237,60 +147,34 @@ class WorkerCore:
         if replica is None:
             return
         seat = self._seat_of.pop(node, None)
-        if seat is not None:
-            if replica.state == "ready":
-                seat.charge = None
-                seat.crashes = 1 if now - replica.ready_at >= STEADY_S else seat.crashes + 1
-                seat.restarts += 1
-                seat.retry_at = now + _backoff_s(seat.crashes)
-                loop = f" (crash loop: {seat.crashes} times in a row)" if seat.crashes >= CRASH_LOOP else ""
-                self._ended(seat, replica, "dead", how + loop)
-            else:
-                self._start_failed(seat, replica, f"ended before it was ready: {how}", now)
+        if seat is not None and replica.ready:
+            seat.crashed(replica, how, now)
+        elif seat is not None:
+            seat.failed(replica, f"the process ended before the code was constructed: {how}", now)
         self._after(now)
 
-    def _start_failed(self, seat: _Seat, replica: _Replica, reason: str, now: float) -> None:
-        if seat.successor is replica:
-            seat.successor = None
-        else:
-            seat.charge = None
-        seat.failures += 1
-        seat.restarts += 1
-        seat.retry_at = now + _backoff_s(seat.failures + 1)
-        self._ended(seat, replica, "failed", reason)
-
-    @staticmethod
-    def _ended(seat: _Seat, replica: _Replica, state: str, reason: str) -> None:
-        replica.state = state
-        seat.last = replica
-        seat.reason = reason if len(reason) <= MAX_REASON else reason[:2000] + "\n...\n" + reason[2000 - MAX_REASON :]
-
-    def _replica(self, node: bytes) -> _Replica | None:
+    def _find(self, node: bytes) -> Replica | None:
         seat = self._seat_of.get(node)
         if seat is not None:
-            for replica in (seat.charge, seat.successor):
-                if replica is not None and replica.node == node:
-                    return replica
-        return self._leaving.get(node) or self._stopping.get(node)
+            return next(replica for replica in seat.occupants() if replica.node == node)
+        return self._moving.get(node) or self._stopping.get(node)
 
-    def _forget(self, node: bytes) -> _Replica | None:
-        replica = self._replica(node)
-        self._leaving.pop(node, None)
-        self._stopping.pop(node, None)
-        self._hold_until.pop(node, None)
+    def _forget(self, node: bytes) -> Replica | None:
+        replica = self._find(node)
+        for table in (self._moving, self._stopping, self._hold_until):
+            table.pop(node, None)
         return replica
 
     # --- draining -----------------------------------------------------------------------------------------------------
 
-    def drain(self, now: float, handover_s: float = 30.0) -> None:
-        """Leave: others take over.  Each replica runs on until enough others are ready, *handover_s* at the longest.
+    def drain(self, now: float, handover_s: float = HANDOVER_S) -> None:
+        """Leave.  Each replica runs on until enough others are ready elsewhere, *handover_s* seconds at the longest.
 
-        Then wait for :attr:`drained`.
+        It is over when :attr:`drained` is true.
         """
         if self.leaving:
             return
-        self.leaving = True
-        self.info.leaving = True
+        self.leaving = self.info.leaving = True
         self._handover_deadline = now + handover_s
         self._inputs = (-1, -1)
         for peer in self.sync.peers("router"):
@@ -304,256 +188,205 @@ class WorkerCore:
 
     @property
     def drained(self) -> bool:
-        """Whether no replica process is left."""
-        return self.leaving and not (self._seat_of or self._leaving or self._stopping)
+        """Whether this node drains and no replica process is left."""
+        return self.leaving and not (self._seat_of or self._moving or self._stopping)
 
     # --- after each event ---------------------------------------------------------------------------------------------
 
     def _after(self, now: float) -> None:
+        self._now = max(now, self._now)
         self.sync.take_changes()
         self._place(now)
-        self._follow_config(now)
+        self._follow_config()
         self._fill_seats(now)
         self._let_go(now)
         self._send_report()
-        if self.actions and self.on_actions is not None:
-            self.on_actions()
 
     def _place(self, now: float) -> None:
         """Compute the placement anew, if anything that it depends on has changed."""
         registry, membership = self.sync.registry, self.sync.membership
-        settled = self._settle_at is not None and self._settle_at <= now
         inputs = (registry.generation, membership.version)
-        if inputs == self._inputs and not settled:
+        settle_at = self._roster.settle_at
+        if inputs == self._inputs and (settle_at is None or settle_at > now):
             return
         self._inputs = inputs
-        workers = {info.node: info for info in membership.workers()}
-        live = membership.live_routers()
-        if self.leaving:
-            # Seen by others as gone: place all among those that stay, who are all that can be known now.
-            self._workers = {node: info for node, info in workers.items() if node != self.info.node} or self._workers
-            self._workers.pop(self.info.node, None)
-        elif live and self.info.node in workers:
-            self._workers = self._with_missing(workers, live, now)
-        else:
-            # Cut off, or not seen yet: the others can not be judged, so nothing moves.  The fabric's view of this node
-            # is what counts for its own row, so that two nodes never run the same replica because one is blind.
-            pass
+        self._roster.update(membership, now, leaving=self.leaving)
         backends = {name: value.config for name, value in registry.backends().items()}
-        self._placement = place(backends, self._workers.values())
+        self._placement = place(backends, self._roster.workers.values())
 
-    def _with_missing(
-        self, workers: dict[bytes, NodeInfo], live: list[tuple[bytes, float]], now: float
-    ) -> dict[bytes, NodeInfo]:
-        """*workers*, and those that were there a moment ago and whose absence proves nothing yet."""
-        eldest = min(since for _, since in live)
-        self._settle_at = None
-        found = dict(workers)
-        for node, info in self._workers.items():
-            if node in workers:
-                self._missing_since.pop(node, None)
-                continue
-            if info.leaving:
-                continue
-            since = self._missing_since.setdefault(node, now)
-            gone_at = max(since + GONE_S, eldest + YOUNG_ROUTER_S)
-            if gone_at > now:
-                found[node] = info
-                self._settle_at = gone_at if self._settle_at is None else min(self._settle_at, gone_at)
-            else:
-                del self._missing_since[node]
-        return found
-
-    def _follow_config(self, now: float) -> None:
-        """Seats as many as placement says, and config and code as the registry says."""
+    def _follow_config(self) -> None:
+        """As many seats as placement says; config and code as the registry says."""
         wanted: dict[str, list[int]] = {}
-        for backend, index in self._placement.get(self.info.node, ()):
-            wanted.setdefault(backend, []).append(index)
-        for name in [*self._groups, *(name for name in wanted if name not in self._groups)]:
-            value = self.sync.registry.backend(name)
-            record = self.sync.registry.get("backend/" + name)
+        for name, index in self._placement.get(self.info.node, ()):
+            wanted.setdefault(name, []).append(index)
+        for name in {**self._groups, **wanted}:
+            value, record = self.sync.registry.backend(name), self.sync.registry.get(BACKEND + name)
             group = self._groups.get(name)
-            indices = wanted.get(name, []) if value is not None else []
-            if group is None:
-                if value is None or record is None:
-                    continue
-                group = self._groups[name] = _Group(value, record.stamp)
-            if value is not None and record is not None and record.stamp != group.stamp:
-                self._changed(group, value, record.stamp)
-            self._resize(group, indices, now)
-            if not group.seats:
-                del self._groups[name]
+            if value is not None and record is not None:
+                if group is None:
+                    group = self._groups[name] = Group(name, value, record.stamp)
+                elif record.stamp != group.stamp:
+                    self._changed(group, value, record.stamp)
+            if group is not None:
+                self._resize(group, wanted.get(name, []) if value is not None else [])
+                if not group.seats:
+                    del self._groups[name]
 
-    def _changed(self, group: _Group, value: BackendValue, stamp: bytes) -> None:
+    def _changed(self, group: Group, value: BackendValue, stamp: bytes) -> None:
         config_changed = value.config != group.value.config
         group.value, group.stamp = value, stamp
         for seat in group.seats:
             seat.forgive()
-            for replica in (seat.charge, seat.successor):
-                if replica is not None and replica.value.version == value.version:
+            for replica in seat.occupants():
+                if replica.value.version == value.version:
                     replica.value = value
                     if config_changed:
                         self.actions.append(Configure(replica.node, value))
 
-    def _resize(self, group: _Group, indices: list[int], now: float) -> None:
+    def _resize(self, group: Group, indices: list[int]) -> None:
         while len(group.seats) > len(indices):
             # Those that serve nothing go first, then the highest index.
-            seat = max(group.seats, key=lambda seat: (seat.charge is None or seat.charge.state != "ready", seat.index))
+            seat = max(group.seats, key=lambda seat: (seat.charge is None or not seat.charge.ready, seat.index))
             group.seats.remove(seat)
-            for replica in (seat.successor, seat.charge):
-                if replica is not None:
-                    del self._seat_of[replica.node]
-                    self._leaving[replica.node] = replica
+            for replica in seat.occupants():
+                del self._seat_of[replica.node]
+                self._moving[replica.node] = replica
         taken = {seat.index for seat in group.seats}
         free = [index for index in indices if index not in taken]
         while len(group.seats) < len(indices):
-            seat = _Seat(free.pop(0))
+            seat = Seat(free.pop(0))
             group.seats.append(seat)
             self._take_back(group, seat)
 
-    def _take_back(self, group: _Group, seat: _Seat) -> None:
-        """Rather than start another, keep one that was about to go."""
-        for node, replica in self._leaving.items():
-            if replica.backend == self._name(group) and replica.value.version == group.value.version:
-                del self._leaving[node]
+    def _take_back(self, group: Group, seat: Seat) -> None:
+        """Rather than start another replica, keep one that was about to go."""
+        for node, replica in self._moving.items():
+            if replica.backend == group.name and replica.value.version == group.value.version:
+                del self._moving[node]
                 self._hold_until.pop(node, None)
+                self._seat_of[node] = seat
                 seat.charge = replica
                 seat.index = replica.index
-                self._seat_of[node] = seat
                 return
 
-    def _name(self, group: _Group) -> str:
-        return next(name for name, other in self._groups.items() if other is group)
-
-    @staticmethod
-    def _wants_replica(group: _Group, seat: _Seat) -> bool:
-        if seat.given_up or seat.successor is not None:
-            return False
-        return seat.charge is None or seat.charge.value.version != group.value.version
-
     def _fill_seats(self, now: float) -> None:
-        """Start what is missing, and one successor at a time for each backend whose code has changed."""
-        for name, group in self._groups.items():
-            replacing = any(seat.successor is not None for seat in group.seats)
+        """Start what is missing, all at once; replace what has old code, one after the other."""
+        for group in self._groups.values():
             for seat in group.seats:
-                if not self._wants_replica(group, seat) or seat.retry_at > now:
+                if not seat.needs(group.value.version) or seat.retry_at > now:
                     continue
-                charge = seat.charge
-                if charge is not None and charge.state != "ready":
-                    # Old code that serves nothing yet: not worth waiting for.
-                    del self._seat_of[charge.node]
-                    seat.charge = None
-                    self._stop(charge)
-                    charge = None
-                if charge is not None and replacing:
+                before = seat.charge
+                if before is not None and not before.ready:
+                    self._stop(before)  # old code that serves nothing yet is not worth waiting for
+                    seat.charge = before = None
+                if before is not None and not seat.failures and not group.replaceable():
                     continue
-                replica = _Replica(self._rng.randbytes(16), name, seat.index, group.value, now)
+                replica = Replica(self._rng.randbytes(16), group.name, seat.index, group.value)
                 self._seat_of[replica.node] = seat
-                if charge is None:
+                if before is None:
                     seat.charge = replica
                 else:
                     seat.successor = replica
-                    replacing = True
-                self.actions.append(Start(replica.node, name, seat.index, group.value))
+                self.actions.append(Start(replica.node, group.name, seat.index, group.value))
 
-    def _stop(self, replica: _Replica) -> None:
-        grace_s = replica.value.config.graceful_shutdown_timeout if replica.state == "ready" else 0.0
+    def _stop(self, replica: Replica) -> None:
+        grace_s = replica.value.config.graceful_shutdown_timeout if replica.ready else 0.0
         replica.state = "draining"
-        self._seat_of.pop(replica.node, None)
-        self._leaving.pop(replica.node, None)
-        self._hold_until.pop(replica.node, None)
+        for table in (self._seat_of, self._moving, self._hold_until):
+            table.pop(replica.node, None)
         self._stopping[replica.node] = replica
         self.actions.append(Stop(replica.node, grace_s))
 
+    # --- replicas that move -------------------------------------------------------------------------------------------
+
     def _let_go(self, now: float) -> None:
         """Stop the replicas that are not wanted here, as far as they are not needed until others are ready."""
-        if not self._leaving:
+        if not self._moving:
             return
-        keep: dict[str, int] = {}
-        routers = bool(self.sync.membership.live_routers())
-        if routers and not (self.leaving and now >= self._handover_deadline):
-            own: dict[str, int] = {}
-            for replica in [*self._leaving.values(), *self._in_charge()]:
-                if replica.state == "ready":
-                    own[replica.backend] = own.get(replica.backend, 0) + 1
-            kept = replicas_to_keep(own, self._placement, self.info.node, self._ready_elsewhere())
-            for replica in self._in_charge():
-                if replica.state == "ready":
-                    kept[replica.backend] -= 1
-            keep = {name: count for name, count in kept.items() if self.sync.registry.backend(name) is not None}
-        overfull = len(self._leaving) + sum(len(group.seats) for group in self._groups.values()) > self.info.slots
-        for replica in sorted(self._leaving.values(), key=lambda replica: (replica.ready_at, replica.node)):
-            if replica.state == "ready" and keep.get(replica.backend, 0) > 0:
-                if not overfull or self.leaving:
-                    self._hold_until.pop(replica.node, None)
-                    keep[replica.backend] -= 1
-                    continue
-                if now < self._hold_until.setdefault(replica.node, now + OVERFULL_S):
-                    keep[replica.backend] -= 1
+        spare = self._needed_still(now)
+        overfull = len(self._moving) + len(self._seat_of) > self.info.slots
+        for replica in sorted(self._moving.values(), key=lambda replica: (replica.ready_at, replica.node)):
+            node = replica.node
+            if replica.ready and spare[replica.backend] > 0:
+                until = float("inf")
+                if overfull and not self.leaving:
+                    until = self._hold_until.setdefault(node, now + OVERFULL_S)
+                else:
+                    self._hold_until.pop(node, None)
+                if now < until:
+                    spare[replica.backend] -= 1
                     continue
             self._stop(replica)
 
-    def _in_charge(self) -> list[_Replica]:
-        return [seat.charge for group in self._groups.values() for seat in group.seats if seat.charge is not None]
+    def _needed_still(self, now: float) -> Counter[str]:
+        """How many of the moving replicas of each backend have to go on for now."""
+        needed: Counter[str] = Counter()
+        if not self.sync.membership.live_routers() or (self.leaving and now >= self._handover_deadline):
+            return needed
+        seated = _ready_by_backend(replica for group in self._groups.values() for replica in _in_charge(group))
+        own = seated + _ready_by_backend(self._moving.values())
+        kept = replicas_to_keep(own, self._placement, self.info.node, self._ready_elsewhere())
+        for name, count in kept.items():
+            if self.sync.registry.backend(name) is not None:
+                needed[name] = count - seated[name]
+        return needed
 
-    def _ready_elsewhere(self) -> dict[str, int]:
+    def _ready_elsewhere(self) -> Counter[str]:
         """Replicas ready on other worker nodes; on each not more than it is meant to have."""
-        mine = {*self._seat_of, *self._leaving, *self._stopping}
-        quota: dict[tuple[bytes, str], int] = {}
-        for worker, row in self._placement.items():
-            for backend, _ in row:
-                quota[worker, backend] = quota.get((worker, backend), 0) + 1
-        ready: dict[str, int] = {}
+        quota = Counter((worker, name) for worker, row in self._placement.items() for name, _ in row)
+        ready: Counter[str] = Counter()
         for info in self.sync.membership.replicas():
-            if info.node in mine or info.leaving or info.worker == self.info.node:
+            if info.leaving or info.worker == self.info.node or self._find(info.node) is not None:
                 continue
             if info.worker:
-                left = quota.get((info.worker, info.backend), 0)
-                if not left:
+                if quota[info.worker, info.backend] <= 0:
                     continue
-                quota[info.worker, info.backend] = left - 1
-            ready[info.backend] = ready.get(info.backend, 0) + 1
+                quota[info.worker, info.backend] -= 1
+            ready[info.backend] += 1
         return ready
 
     # --- reporting ----------------------------------------------------------------------------------------------------
 
-    def _report(self) -> list[ReplicaStatus]:
+    def report(self) -> list[ReplicaStatus]:
+        """All replicas of this node, and those that ended and have not been replaced."""
         found: list[ReplicaStatus] = []
-        for name, group in self._groups.items():
+        for group in self._groups.values():
             for seat in group.seats:
-                for replica in (seat.charge, seat.successor):
-                    if replica is not None:
-                        found.append(self._status(replica, seat.restarts, seat.reason))
-                if seat.last is not None and seat.reason and (seat.charge is None or seat.last.state == "failed"):
-                    found.append(self._status(seat.last, seat.restarts, seat.reason, name))
-        for replica in [*self._leaving.values(), *self._stopping.values()]:
-            found.append(self._status(replica, 0, ""))
+                found.extend(_status(replica, seat.restarts) for replica in seat.occupants())
+                last = seat.last
+                if last is not None and (seat.charge is None or last.state == "failed"):
+                    found.append(_status(last, seat.restarts, seat.reason))
+        found.extend(_status(replica) for table in (self._moving, self._stopping) for replica in table.values())
         return found
 
-    @staticmethod
-    def _status(replica: _Replica, restarts: int, reason: str, name: str = "") -> ReplicaStatus:
-        return ReplicaStatus(
-            replica.node,
-            name or replica.backend,
-            replica.index,
-            replica.value.version,
-            replica.state,
-            replica.pid,
-            reason if replica.state in ("failed", "dead") else "",
-            restarts,
-        )
-
     def _send_report(self) -> None:
-        report = self._report()
-        if report == self._reported:
-            return
-        self._reported = [msgspec.structs.replace(status) for status in report]
-        for peer in self.sync.peers("router"):
-            self.out.send(peer, Report(report))
+        report = self.report()
+        if report != self._reported:
+            self._reported = report
+            for peer in self.sync.peers("router"):
+                self.out.send(peer, Report([msgspec.structs.replace(status) for status in report]))
 
     def statistics(self) -> dict[str, int]:
         """Replicas by state."""
-        counts: dict[str, int] = {}
-        for status in self._report():
-            counts[status.state] = counts.get(status.state, 0) + 1
-        return counts
+        return dict(Counter(status.state for status in self.report()))
+
+
+def _in_charge(group: Group) -> list[Replica]:
+    return [seat.charge for seat in group.seats if seat.charge is not None]
+
+
+def _ready_by_backend(replicas: Iterable[Replica]) -> Counter[str]:
+    return Counter(replica.backend for replica in replicas if replica.ready)
+
+
+def _status(replica: Replica, restarts: int = 0, reason: str = "") -> ReplicaStatus:
+    return ReplicaStatus(
+        replica.node,
+        replica.backend,
+        replica.index,
+        replica.value.version,
+        replica.state,
+        replica.pid,
+        reason,
+        restarts,
+    )

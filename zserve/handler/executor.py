@@ -88,8 +88,10 @@ class Executor:
 
     def abort(self, run: Run) -> None:
         """Cancel the task of an asynchronous run; a sync one can not be stopped, only not started."""
+        run.dropped = True
         task = self._tasks.get(run)
-        if task is not None:
+        # A task that is cancelled before its first step never enters its coroutine, and would not report the run.
+        if task is not None and run.started:
             task.cancel()
 
     def resize(self, threads: int) -> None:
@@ -110,8 +112,8 @@ class Executor:
     def close(self) -> None:
         """Let idle threads end, cancel tasks.  Runs that are in user code are not waited for."""
         self._closed = True
-        for task in self._tasks.values():
-            task.cancel()
+        for run in list(self._tasks):
+            self.abort(run)
         self.resize(0)
 
     # --- threads ----------------------------------------------------------------------------------------------------

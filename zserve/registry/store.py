@@ -25,6 +25,7 @@ __all__ = ["SCHEMA_VERSION", "Store", "StoreError"]
 SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x7A737276  # "zsrv"
 _BUSY_S = 2.0
+_MAGIC = b"SQLite format 3\0"
 _SIDE_FILES = ("-wal", "-shm")
 _RECORDS = "CREATE TABLE records (key TEXT PRIMARY KEY, body BLOB NOT NULL, checksum BLOB NOT NULL)"
 _FACTS = "CREATE TABLE facts (name TEXT PRIMARY KEY, number INTEGER NOT NULL)"
@@ -151,11 +152,13 @@ class Store:
             )
 
     def _read(self, notes: list[str]) -> None:
+        if self._connection is None and _is_foreign(self.path):
+            raise sqlite3.DatabaseError("file is not a database: malformed header")
         connection = self._open()
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"malformed: {' '.join(str(verdict).split())}")
-        found = connection.execute("SELECT number FROM facts WHERE name = 'saved_ms'").fetchone()
+        facts: dict[str, int] = dict(connection.execute("SELECT name, number FROM facts"))
         on_disk: dict[str, Record] = {}
         for key, body, checksum in connection.execute("SELECT key, body, checksum FROM records ORDER BY key"):
             record = _decode(body, checksum)
@@ -163,7 +166,10 @@ class Store:
                 notes.append(f"{self.path}: the record {key!r} is damaged and was left out")
             else:
                 on_disk[key] = record
-        self.saved_ms = int(found[0]) if found else 0
+        missing = facts.get("records", 0) - len(on_disk)
+        if missing > 0 and not notes:
+            notes.append(f"{self.path}: {missing} records are missing")
+        self.saved_ms = facts.get("saved_ms", 0)
         self._on_disk = on_disk
 
     def _write(self, changed: list[Record], gone: list[str], wall_ms: int) -> None:
@@ -176,8 +182,10 @@ class Store:
                 body = msgspec.msgpack.encode(record)
                 row = (record.key, body, _checksum(body))
                 connection.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", row)
+            facts = [("records", connection.execute("SELECT count(*) FROM records").fetchone()[0])]
             if wall_ms:
-                connection.execute("INSERT OR REPLACE INTO facts VALUES ('saved_ms', ?)", (wall_ms,))
+                facts.append(("saved_ms", wall_ms))
+            connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -231,6 +239,15 @@ class Store:
                 connection.close()
             except sqlite3.Error:
                 pass
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether there is something in the file that SQLite has not begun; it takes a few such bytes for an empty file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_MAGIC)) not in (b"", _MAGIC)
+    except FileNotFoundError:
+        return False
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:

@@ -41,8 +41,8 @@ class ServiceTimes:
         "_samples",
         "_tail",
         "_tails",
+        "_largest",
         "last_at",
-        "largest",
         "seen",
     )
 
@@ -57,7 +57,7 @@ class ServiceTimes:
         self._low = 1.0  # p10 of seen / model
         self._recent = 1.0  # mean of the last few, for backlogs
         self.seen = 0  # samples ever
-        self.largest = 0  # largest n in the window
+        self._largest = 0  # largest n in the window
         self.last_at = float("-inf")  # when the last sample came
 
     @property
@@ -65,16 +65,19 @@ class ServiceTimes:
         """Whether there is anything to estimate from."""
         return self.seen > 0
 
+    @property
+    def largest(self) -> int:
+        """Largest n in the window, 0 when nothing is known."""
+        if self._dirty:
+            self._fit()
+        return self._largest
+
     def observe(self, n: int, seconds: float, now: float) -> None:
         """*n* requests took *seconds* together, known at *now*."""
         self._samples.append((n, seconds if seconds > 1e-9 else 1e-9, now))
         self._dirty = True
         self.seen += 1
         self.last_at = now
-
-    def forget(self) -> None:
-        """Start again (new code): nothing is known."""
-        self.__init__()  # type: ignore[misc]
 
     # --- estimates, in seconds ----------------------------------------------------------------------------------------
 
@@ -138,7 +141,7 @@ class ServiceTimes:
             sum_ns += n * seconds
             if n > largest:
                 largest = n
-        self.largest = largest
+        self._largest = largest
         mean_n, mean_s = sum_n / count, sum_s / count
         spread = sum_nn - sum_n * mean_n
         if spread > 0.01 * sum_nn:

@@ -1,0 +1,56 @@
+"""The memory of answers."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zserve.handler.recent import RecentAnswers
+from zserve.http.answers import KIND_TEXT, ORIGIN_CODE, Answer
+
+
+def answer(body: bytes) -> Answer:
+    return 200, KIND_TEXT, b"", body, ORIGIN_CODE
+
+
+def test_the_oldest_are_forgotten_first() -> None:
+    recent = RecentAnswers(max_entries=2)
+    for name in (b"a", b"b", b"c"):
+        recent.put(name, answer(name))
+    assert [name in recent for name in (b"a", b"b", b"c")] == [False, True, True]
+    assert recent.get(b"c") == answer(b"c")
+    assert recent.get(b"a") is None
+
+
+def test_the_first_answer_stays() -> None:
+    recent = RecentAnswers()
+    recent.put(b"a", answer(b"first"))
+    recent.put(b"a", answer(b"second"))
+    assert recent.get(b"a") == answer(b"first")
+    assert len(recent) == 1
+
+
+def test_bytes_are_bounded() -> None:
+    recent = RecentAnswers(max_bytes=10_000)
+    for number in range(100):
+        recent.put(b"%d" % number, answer(b"x" * 1000))
+    assert recent.held_bytes <= 10_000
+    assert len(recent) == 7
+
+
+def test_of_a_large_answer_only_the_id_is_kept() -> None:
+    recent = RecentAnswers(max_bytes=10_000)
+    recent.put(b"a", answer(b"x" * 5000))
+    assert b"a" in recent
+    assert recent.get(b"a") is None
+    assert recent.held_bytes < 1000
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3000)), max_size=60))
+def test_never_beyond_its_limits(entries: list[tuple[int, int]]) -> None:
+    recent = RecentAnswers(max_entries=5, max_bytes=6000)
+    for name, size in entries:
+        recent.put(b"%d" % name, answer(b"x" * size))
+        assert len(recent) <= 5
+        assert recent.held_bytes <= 6000
+        assert b"%d" % name in recent
