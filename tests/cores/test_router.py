@@ -1,0 +1,358 @@
+"""The router's core, driven by events alone."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+
+from zserve.cores.router import MAX_ATTEMPTS, PARK_S, RouterCore
+from zserve.registry.sync import ConfigSync
+from zserve.wire.messages import (
+    FLAG_IDEMPOTENT,
+    VERSION,
+    Call,
+    Cancel,
+    Confirm,
+    Confirmed,
+    Control,
+    ControlReply,
+    Grant,
+    Hello,
+    NodeInfo,
+    ReplicaStatus,
+    Report,
+    Request,
+    Result,
+    Return,
+    Shutdown,
+)
+
+GATEWAY, CLIENT, WORKER = b"gateway-link", b"client-link", b"worker-link"
+WALL_MS = 1_700_000_000_000
+
+
+def info(role: str, node: bytes, **more: Any) -> NodeInfo:
+    return NodeInfo(node.ljust(16, b"."), node.ljust(8, b".")[:8], role, **more)
+
+
+class Bench:
+    """A router core with one gateway, one client and one worker node linked, and what they were sent."""
+
+    def __init__(self) -> None:
+        own = info("router", b"router")
+        self.router = RouterCore(ConfigSync(own, lambda: WALL_MS), random.Random(7), lambda: WALL_MS)
+        self.now = 0.0
+        self.replicas: dict[bytes, bytes] = {}
+        self.up(GATEWAY, info("gateway", b"gateway"))
+        self.up(CLIENT, info("client", b"client"))
+        self.up(WORKER, info("worker", b"worker", slots=64))
+        self._calls = 0
+
+    def up(self, peer: bytes, node: NodeInfo, backend: str = "", code: str = "") -> None:
+        self.router.link_up(peer, Hello(VERSION, VERSION, node, backend, code), self.now)
+
+    def tell(self, peer: bytes, *messages: Any, body: bytes = b"") -> None:
+        self.router.receive(peer, [(message, b"", body) for message in messages], self.now)
+
+    def sent(self, peer: bytes, *kinds: type) -> list[Any]:
+        """What was sent to *peer* since the last look; everything else is forgotten."""
+        found = self.router.out.take().get(peer, [])
+        return [message for message, _, _ in found if not kinds or type(message) in kinds]
+
+    def control(self, op: str, **args: Any) -> Any:
+        """A control call whose write the gateway confirms."""
+        self._calls += 1
+        self.tell(CLIENT, Control(self._calls, op, orjson.dumps(args)))
+        pending = self.router.out.take()
+        for message, _, _ in pending.get(GATEWAY, []):
+            if isinstance(message, Confirm):
+                self.tell(GATEWAY, Confirmed(message.key, message.stamp))
+        replies = [m for m, _, _ in pending.get(CLIENT, []) if isinstance(m, ControlReply)]
+        replies += self.sent(CLIENT, ControlReply)
+        assert len(replies) == 1, op
+        reply = replies[0]
+        assert reply.id == self._calls
+        return orjson.loads(reply.payload)["result"] if reply.ok else orjson.loads(reply.payload)
+
+    def serve(self, *backends: str, **config: Any) -> None:
+        for backend in backends:
+            self.control("create_backend", name=backend, code="m:f", version="1", config=config)
+        self.control("create_endpoint", name="e", route="/e", methods=["GET"])
+        self.control("set_traffic", endpoint="e", traffic={name: 1 / len(backends) for name in backends})
+
+    def replica(self, name: str, backend: str = "b", limit: int = 10) -> bytes:
+        peer = b"replica-link-" + name.encode()
+        self.up(peer, info("replica", name.encode()), backend, "1")
+        self.tell(peer, Grant(1, limit))
+        return peer
+
+    def request(self, number: int, **fields: Any) -> bytes:
+        key = number.to_bytes(16, "big")
+        self.tell(GATEWAY, Request(key, fields.pop("endpoint", "e"), **fields), body=b"body")
+        return key
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_request_goes_to_a_replica_and_its_answer_back(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1")
+    bench.router.out.take()
+    key = bench.request(1, budget_us=1_000_000)
+    parcels = bench.router.out.take()[replica]
+    calls = [(message, body) for message, _, body in parcels if isinstance(message, Call)]
+    assert len(calls) == 1
+    call, body = calls[0]
+    assert (call.id, call.endpoint, body) == (key, "e", b"body")
+    assert 0 < call.budget_us <= 1_000_000
+    bench.now = 0.25
+    bench.tell(replica, Result(key, 200, run_us=1000), body=b"answer")
+    back = [(m.id, m.status, body) for m, _, body in bench.router.out.take()[GATEWAY] if isinstance(m, Result)]
+    assert back == [(key, 200, b"answer")]
+
+
+def test_requests_wait_for_the_first_replica(bench: Bench) -> None:
+    bench.serve("b")
+    for number in range(3):
+        bench.request(number)
+    replica = bench.replica("r1")
+    assert len(bench.sent(replica, Call)) == 3
+
+
+def test_nothing_is_sent_beyond_the_credit(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1", limit=2)
+    for number in range(5):
+        bench.request(number)
+    calls = bench.sent(replica, Call)
+    assert len(calls) == 2
+    bench.tell(replica, Result(calls[0].id), Grant(1, 3))
+    assert len(bench.sent(replica, Call)) == 1
+
+
+def test_the_most_urgent_leaves_first(bench: Bench) -> None:
+    bench.serve("b")
+    bench.request(1, budget_us=9_000_000)
+    bench.request(2, budget_us=5_000_000)
+    bench.request(3, budget_us=7_000_000)
+    replica = bench.replica("r1")
+    assert [int.from_bytes(call.id, "big") for call in bench.sent(replica, Call)] == [2, 3, 1]
+
+
+def test_traffic_is_split_by_weight(bench: Bench) -> None:
+    bench.serve("a", "b")
+    bench.control("set_traffic", endpoint="e", traffic={"a": 0.2, "b": 0.8})
+    bench.replica("ra", "a", limit=10_000)
+    replica = bench.replica("rb", "b", limit=10_000)
+    bench.router.out.take()
+    for number in range(2000):
+        bench.request(number)
+    assert 1500 < len(bench.sent(replica, Call)) < 1700
+
+
+def test_an_endpoint_without_traffic_says_what_to_do(bench: Bench) -> None:
+    bench.control("create_endpoint", name="e", route="/e", methods=["GET"])
+    bench.request(1)
+    assert [(m.status) for m in bench.sent(GATEWAY, Result)] == [503]
+
+
+def test_a_request_for_an_endpoint_not_heard_of_waits_for_the_news(bench: Bench) -> None:
+    bench.request(1)
+    assert bench.sent(GATEWAY, Result) == []
+    bench.serve("b")
+    replica = bench.replica("r1")
+    bench.router.out.take()
+    bench.request(2, endpoint="nowhere")
+    bench.now = PARK_S + 1.5
+    bench.router.tick(bench.now)
+    assert [result.status for result in bench.sent(GATEWAY, Result)] == [404]
+    assert replica is not None
+
+
+@pytest.mark.parametrize(("flags", "retried"), [(FLAG_IDEMPOTENT, True), (0, False)])
+def test_a_replica_that_dies(bench: Bench, flags: int, retried: bool) -> None:
+    bench.serve("b")
+    first = bench.replica("r1")
+    key = bench.request(1, flags=flags, budget_us=10_000_000)
+    assert len(bench.sent(first, Call)) == 1
+    second = bench.replica("r2")
+    bench.router.out.take()
+    bench.router.link_down(first, "connection lost", 1.0)
+    parcels = bench.router.out.take()
+    if retried:
+        assert [m.id for m, _, _ in parcels[second] if isinstance(m, Call)] == [key]
+    else:
+        results = [(m, body) for m, _, body in parcels[GATEWAY] if isinstance(m, Result)]
+        assert [(m.id, m.status) for m, _ in results] == [(key, 502)]
+        assert b"may have run" in results[0][1]
+
+
+def test_a_request_that_kills_every_replica_is_given_up(bench: Bench) -> None:
+    bench.serve("b")
+    bench.request(1, flags=FLAG_IDEMPOTENT, budget_us=10_000_000)
+    for attempt in range(MAX_ATTEMPTS):
+        replica = bench.replica(f"r{attempt}")
+        assert len(bench.sent(replica, Call)) == 1
+        bench.router.link_down(replica, "killed by signal 9", bench.now)
+    assert [result.status for result in bench.sent(GATEWAY, Result)] == [502]
+
+
+def test_retries_have_a_budget(bench: Bench) -> None:
+    bench.serve("b")
+    bench.router._retry_tokens = 3.0
+    replica = bench.replica("r1")
+    for number in range(10):
+        bench.request(number, flags=FLAG_IDEMPOTENT, budget_us=10_000_000)
+    bench.router.out.take()
+    bench.router.link_down(replica, "gone", 1.0)
+    failed = bench.sent(GATEWAY, Result)
+    assert {result.status for result in failed} == {502}
+    assert 5 <= len(failed) <= 7
+
+
+def test_a_cancelled_request_leaves_the_queue_or_is_cancelled_at_its_replica(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1", limit=1)
+    running, waiting = bench.request(1), bench.request(2)
+    bench.router.out.take()
+    bench.tell(GATEWAY, Cancel([running, waiting]))
+    assert bench.sent(replica, Cancel) == [Cancel([running])]
+    bench.tell(replica, Result(running), Grant(1, 2))
+    parcels = bench.router.out.take()
+    assert [m for m, _, _ in parcels.get(GATEWAY, []) if isinstance(m, Result)] == []
+    assert [m for m, _, _ in parcels.get(replica, []) if isinstance(m, Call)] == []
+
+
+def test_when_a_gateway_goes_its_requests_are_dropped(bench: Bench) -> None:
+    bench.serve("b")
+    for number in range(5):
+        bench.request(number)
+    bench.router.link_down(GATEWAY, "connection lost", 1.0)
+    assert bench.router.queues["b"].statistics()["queued"] == 0
+
+
+def test_a_draining_router_hands_back_what_it_has_not_started(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1", limit=1)
+    running, waiting = bench.request(1), bench.request(2)
+    bench.router.out.take()
+    bench.router.drain(1.0)
+    assert bench.sent(GATEWAY, Return)[0].ids == [waiting]
+    assert not bench.router.drained
+    late = bench.request(3)
+    assert bench.sent(GATEWAY, Return)[0].ids == [late]
+    bench.tell(replica, Result(running))
+    assert bench.router.drained
+
+
+def test_what_a_replica_hands_back_goes_to_another(bench: Bench) -> None:
+    bench.serve("b")
+    first = bench.replica("r1")
+    key = bench.request(1)
+    second = bench.replica("r2")
+    bench.router.out.take()
+    bench.tell(first, Grant(2, 0), Return([key], "draining"))  # a recall begins a new epoch
+    assert [call.id for call in bench.sent(second, Call)] == [key]
+
+
+def test_a_worker_that_reports_a_dead_replica_ends_its_link(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1")
+    node = b"r1".ljust(16, b".")
+    bench.tell(WORKER, Report([ReplicaStatus(node, "b", 0, "1", "dead", reason="killed by signal 9 (SIGKILL)")]))
+    assert bench.router.out.take_closed() == [(replica, "killed by signal 9 (SIGKILL)")]
+
+
+def test_wait_backend_ends_when_replicas_are_up_or_have_failed(bench: Bench) -> None:
+    bench.control("create_backend", name="b", code="m:f", version="1")
+    bench.tell(CLIENT, Control(99, "wait_backend", b'{"name": "b"}'))
+    assert bench.sent(CLIENT, ControlReply) == []
+    bench.replica("r1")
+    assert [reply.ok for reply in bench.sent(CLIENT, ControlReply)] == [True]
+
+    bench.control("create_backend", name="c", code="m:g", version="1")
+    bench.tell(CLIENT, Control(100, "wait_backend", b'{"name": "c"}'))
+    bench.tell(WORKER, Report([ReplicaStatus(b"x" * 16, "c", 0, "1", "failed", reason="ValueError: no model")]))
+    reply = bench.sent(CLIENT, ControlReply)[0]
+    assert not reply.ok
+    assert orjson.loads(reply.payload)["error"] == "ApplicationError"
+    assert "no model" in orjson.loads(reply.payload)["message"]
+
+
+def test_a_write_is_answered_once_the_gateway_has_it_or_named_as_late(bench: Bench) -> None:
+    bench.tell(CLIENT, Control(1, "create_endpoint", b'{"name": "e", "route": "/e", "methods": ["GET"], "backend": null}'))
+    parcels = bench.router.out.take()
+    assert [m for m, _, _ in parcels.get(CLIENT, [])] == []
+    confirm = next(m for m, _, _ in parcels[GATEWAY] if isinstance(m, Confirm))
+    bench.tell(GATEWAY, Confirmed(confirm.key, confirm.stamp))
+    assert [reply.ok for reply in bench.sent(CLIENT, ControlReply)] == [True]
+
+    bench.tell(CLIENT, Control(2, "delete_endpoint", b'{"name": "e"}'))
+    bench.router.out.take()
+    bench.now = 6.0
+    bench.router.tick(6.0)
+    reply = orjson.loads(bench.sent(CLIENT, ControlReply)[0].payload)
+    assert "gateway" in reply["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("op", "args", "error"),
+    [
+        ("nonsense", b"{}", "ValueError"),
+        ("create_endpoint", b"not json", "ValueError"),
+        ("create_endpoint", b"[]", "ValueError"),
+        ("set_traffic", b'{"endpoint": "e", "traffic": {"b": 0.5}}', "ValueError"),
+        ("set_traffic", b'{"endpoint": "x", "traffic": {"b": 1.0}}', "ValueError"),
+        ("delete_backend", b'{"name": "b"}', "ValueError"),
+        ("wait_backend", b'{"name": "unknown"}', "KeyError"),
+        ("wait_backend", b'{"name": 7}', "TypeError"),
+        ("update_backend_config", b'{"name": "b", "config": {"max_batch_size": 0}}', "ValueError"),
+        ("create_backend", b'{"name": "h", "code": "m:f", "version": "1", "config": {"num_replicas": 9999}}', "ServeError"),
+    ],
+)
+def test_a_bad_control_call_gets_its_error_and_changes_nothing(bench: Bench, op: str, args: bytes, error: str) -> None:
+    bench.serve("b")
+    before = bench.router.sync.registry.digest()
+    bench.tell(CLIENT, Control(500, op, args))
+    reply = bench.sent(CLIENT, ControlReply)[0]
+    assert not reply.ok
+    assert orjson.loads(reply.payload)["error"] == error
+    assert orjson.loads(reply.payload)["message"]
+    assert bench.router.sync.registry.digest() == before
+
+
+def test_only_clients_may_control_and_only_gateways_may_request(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1")
+    bench.router.out.take()
+    bench.tell(GATEWAY, Control(1, "delete_endpoint", b'{"name": "e"}'))
+    bench.tell(replica, Control(1, "delete_endpoint", b'{"name": "e"}'))
+    assert bench.router.sync.registry.endpoint("e") is not None
+    bench.tell(replica, Request(b"k" * 16, "e"))
+    assert bench.router.misplaced >= 1
+    assert bench.sent(replica, Call) == []
+
+
+def test_deleting_an_endpoint_answers_what_waits_for_it(bench: Bench) -> None:
+    bench.serve("b")
+    bench.request(1)
+    bench.control("delete_endpoint", name="e")
+    bench.request(2)
+    bench.now = PARK_S + 1.1
+    bench.router.tick(bench.now)
+    assert bench.router.queues["b"].statistics()["queued"] == 0
+
+
+def test_shutdown_is_told_to_everyone_once(bench: Bench) -> None:
+    bench.control("shutdown", reason="test")
+    assert bench.router.shutdown_reason == "test"
+    bench.router.shut_down("again")
+    assert bench.router.shutdown_reason == "test"
+    bench.tell(GATEWAY, Shutdown("not from a router"))
+    assert bench.router.shutdown_reason == "test"
