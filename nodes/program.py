@@ -43,18 +43,21 @@ class Stop:
     ``requested`` is set once, with ``reason`` beside it (for people); ``forced`` is true once waiting is over.
     """
 
-    __slots__ = ("forced", "reason", "requested")
+    __slots__ = ("forced", "on_request", "reason", "requested")
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
         self.reason = ""
         self.forced = False
+        self.on_request: Callable[[], None] | None = None
 
     def request(self, reason: str) -> None:
         """Ask the program to drain and return; only the first *reason* is kept."""
         if not self.requested.is_set():
             self.reason = reason
             self.requested.set()
+            if self.on_request is not None:
+                self.on_request()
 
     async def wait(self) -> str:
         """The reason, once there is one."""
@@ -145,21 +148,29 @@ class _End:
         self._loop = asyncio.get_running_loop()
         self._timers: list[asyncio.TimerHandle] = []
         self._lifeline = -1
+        self._asked = False
+        stop.on_request = lambda: self.limit(options.grace_s)
 
     def on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         if self.stop.forced:
             os._exit(1)
-        elif self.stop.requested.is_set():
-            log.warning("second signal (%s): ending without waiting", name)
+        elif self._asked:
+            log.info("second signal (%s): ending without waiting", name)
             self.force()
         else:
-            self.request(name, self.options.grace_s)
+            self.ask(name, self.options.grace_s)
 
-    def request(self, reason: str, grace_s: float) -> None:
-        self._timers.append(self._loop.call_later(grace_s, self._overdue, grace_s))
+    def ask(self, reason: str, grace_s: float) -> None:
+        """The parent, or whoever sits at the terminal, wants the program to end."""
+        self._asked = True
         log.debug("stopping: %s", reason)
-        self.stop.request(reason)
+        self.stop.request(reason)  # a no-op if the program is ending by itself, as after `zserve shutdown`
+        self.limit(grace_s)
+
+    def limit(self, grace_s: float) -> None:
+        """Force the end after *grace_s* seconds."""
+        self._timers.append(self._loop.call_later(grace_s, self._overdue, grace_s))
 
     def _overdue(self, grace_s: float) -> None:
         if not self.stop.forced:
@@ -188,7 +199,7 @@ class _End:
         if not data:
             self._loop.remove_reader(self._lifeline)
             self._lifeline = -1
-            self.request("the parent process has ended", self.options.orphan_grace_s)
+            self.ask("the parent process has ended", self.options.orphan_grace_s)
 
     def close(self) -> None:
         for timer in self._timers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
 from typing import Any
@@ -213,6 +214,22 @@ def test_a_run_reported_twice_is_answered_once() -> None:
     bench.finish(bench.runs[0])
     bench.finish(bench.runs[0])
     assert bench.statuses == [(1, 200)]
+
+
+def test_what_has_been_answered_is_freed_without_the_collector() -> None:
+    bench = Bench(BackendConfig(max_batch_size=4), accepts_batch=True)
+    gc.collect()
+    gc.disable()
+    try:
+        bench.receive(call(1, batch=7, size=2), call(2, batch=7, size=2))
+        bench.finish(bench.runs[0])
+        bench.receive(call(3, budget_s=0.0), call(4))
+        bench.receive(Cancel([request_id(4)]))
+        bench.core.finished([(bench.runs[1], None)], bench.now)
+        bench.runs.clear()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 # --- deadlines --------------------------------------------------------------------------------------------------------

@@ -94,6 +94,27 @@ def test_the_end_of_the_life_line_drains() -> None:
     assert program.end() == (0, "the parent process has ended", "")
 
 
+def test_a_program_that_ends_by_itself_is_not_forced_by_the_first_signal() -> None:
+    program = Program("""
+async def main(stop):
+    stop.request("zserve shutdown")
+    say("up")
+    try:
+        await asyncio.sleep(0.5)
+    except asyncio.CancelledError:
+        say("forced")
+    return 0
+""")
+    assert program.line() == "up"
+    program.process.send_signal(signal.SIGTERM)
+    assert program.end() == (0, "", "")
+
+
+def test_a_program_that_ends_by_itself_has_a_limit_too() -> None:
+    program = Program("async def main(stop):\n    stop.request('x')\n    await asyncio.sleep(1000)", "grace_s=0.05")
+    assert program.end() == (1, "", "")
+
+
 def test_without_a_life_line_the_end_of_input_means_nothing() -> None:
     program = Program(DRAINS)
     assert program.line() == "up"

@@ -103,6 +103,7 @@ class ReplicaCore:
         self._next_expiry = _NEVER
         self._run_s = 0.0
         self._call_s = 0.0
+        self._derived_for_s = 0.0
         self._progress_at = 0.0
         self._generation = -1
         self.config = BackendConfig()
@@ -133,6 +134,7 @@ class ReplicaCore:
             capacity = max(ASYNC_DEFAULT, 2 * self._batch)
         else:
             capacity = derive_capacity(self.config, self.threads, self._call_s)
+        self._derived_for_s = self._call_s
         before = self._credits.capacity
         if now_lower or capacity > before or 2 * capacity < before:
             self._credits.capacity = capacity
@@ -195,6 +197,7 @@ class ReplicaCore:
         batch: list[HeldCall] = []
         batch_key: tuple[int, str] | None = None
         taken = -1  # how many calls of this message to take; not asked yet
+        room = 0
         unsettled = False
         if peer in self._links:
             self._credits.heard(peer, now)
@@ -204,8 +207,8 @@ class ReplicaCore:
                 if peer not in self._links:
                     continue
                 if taken < 0:
-                    count = sum(1 for parcel in parcels if type(parcel[0]) is Call)
-                    taken = self._credits.received(peer, count, now)
+                    taken = self._credits.received(peer, sum([type(parcel[0]) is Call for parcel in parcels]), now)
+                    room = 0 if self._heap else self._limit() - len(self._given)
                 if not taken:
                     self._returns.setdefault(peer, []).append(message.id)
                     continue
@@ -215,7 +218,14 @@ class ReplicaCore:
                     unsettled = True
                     continue
                 if self._batch == 1:
-                    self._ready(Run([call]))
+                    run = Run([call])
+                    if room > 0:  # nothing waits and there is a place: past the heap
+                        room -= 1
+                        run.given = now
+                        self._given[run] = None
+                        self.runs.append(run)
+                    else:
+                        self._ready(run)
                     continue
                 key = (message.batch, message.method)
                 if batch and (key != batch_key or len(batch) >= self._batch):
@@ -280,6 +290,10 @@ class ReplicaCore:
 
         One answer a call, in the order of ``run.calls``.
         """
+        held = self._held
+        send = self.out.send
+        remember = self._recent.put
+        freed: dict[Peer, int] = {}
         for run, answers in done:
             if self._given.pop(run, run) is run:
                 continue  # reported twice: it has been answered
@@ -295,14 +309,27 @@ class ReplicaCore:
             if len(answers) != len(calls):
                 text = f"{len(answers)} answers for {len(calls)} calls".encode()
                 answers = [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(calls)
+            self.finished_calls += len(calls)
             for call, answer in zip(calls, answers, strict=True):
-                self.finished_calls += 1
-                self._recent.put(call.id, answer)
-                self._answer(call, answer, int((run.given - call.arrived) * 1e6), batch_us, run_us)
+                remember(call.id, answer)
+                queue_us = int((run.given - call.arrived) * 1e6)
+                waiters = call.waiters
+                if len(waiters) != 1 or call.gone:
+                    self._answer(call, answer, queue_us, batch_us, run_us)
+                    continue
+                del held[call.id]
+                call.run = None
+                peer = waiters[0]
+                freed[peer] = freed.get(peer, 0) + 1
+                status, kind, head, body, origin = answer
+                send(peer, Result(call.id, status, kind, origin, queue_us, batch_us, run_us), head, body)
+        for peer, count in freed.items():
+            self._credits.finished(peer, count)
         self._progress_at = now
         if self._heap:
             self._give(now)
-        self._derive_capacity(False)
+        if not 0.7 * self._derived_for_s < self._call_s < 1.4 * self._derived_for_s:
+            self._derive_capacity(False)
         self._flush(now)
 
     def drain(self, now: float) -> None:
@@ -402,18 +429,20 @@ class ReplicaCore:
             self.largest_batch = len(run.calls)
         heapq.heappush(self._heap, (deadline, self._sequence, run))
 
+    def _limit(self) -> int:
+        """How many runs the executor should have: those that can run, and a few ahead."""
+        if self._asynchronous:
+            return -(-self._credits.capacity // self._batch)
+        run_s = self._run_s
+        if run_s > LONG_RUN_S:
+            return self.threads
+        return self.threads + (min(MAX_AHEAD, 1 + int(AHEAD_S / run_s)) if run_s else 1)
+
     def _give(self, now: float) -> None:
         """Hand over as many runs as the executor should have."""
         heap = self._heap
-        if not heap:
-            return
         given = self._given
-        if self._asynchronous:
-            limit = -(-self.capacity // self._batch)
-        else:
-            run_s = self._run_s
-            ahead = 0 if run_s > LONG_RUN_S else min(MAX_AHEAD, 1 + int(AHEAD_S / run_s)) if run_s else 1
-            limit = self.threads + ahead
+        limit = self._limit()
         while heap and len(given) < limit:
             run = heapq.heappop(heap)[2]
             if run.deadline <= now:
@@ -468,6 +497,7 @@ class ReplicaCore:
     def _forget(self, call: HeldCall) -> None:
         """It holds no slot any more."""
         del self._held[call.id]
+        call.run = None  # no cycle: the body is freed now, not when the collector next comes
         for peer in call.gone:
             self._credits.finished(peer)
 

@@ -174,6 +174,6 @@ class Group:
         self.seats: list[Seat] = []
 
     def replaceable(self) -> bool:
-        """Whether one more replica may be replaced by one of the new code: one after the other, none after a failure."""
+        """Whether one more replica may be replaced by new code: one after the other, and none after a failure."""
         version = self.value.version
         return not any(seat.successor is not None or seat.refuses(version) for seat in self.seats)

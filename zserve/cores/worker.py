@@ -89,14 +89,16 @@ class WorkerCore:
         self._after(now)
 
     def next_wakeup(self) -> float | None:
-        times = [at for at in (self.sync.next_wakeup(), self._roster.settle_at) if at is not None]
+        times = [self._roster.settle_at] if self._roster.settle_at is not None else []
         for group in self._groups.values():
             times.extend(seat.retry_at for seat in group.seats if seat.needs(group.value.version))
         times.extend(self._hold_until.values())
         if self._moving and self.leaving:
             times.append(self._handover_deadline)
-        # What is due already waits for an event, not for the clock.
-        return min((at for at in times if at > self._now), default=None)
+        # What was due at the last event and was not done then waits for another event, not for the clock.
+        times = [at for at in times if at > self._now]
+        due = self.sync.next_wakeup()
+        return min(times if due is None else [*times, due], default=None)
 
     def routers_known(self) -> Sequence[str]:
         return self.sync.routers_known()
@@ -233,7 +235,8 @@ class WorkerCore:
                     del self._groups[name]
 
     def _changed(self, group: Group, value: BackendValue, stamp: bytes) -> None:
-        config_changed = value.config != group.value.config
+        scaled = msgspec.structs.replace(group.value.config, num_replicas=value.config.num_replicas)
+        config_changed = value.config != scaled  # how many there are is of no interest to one of them
         group.value, group.stamp = value, stamp
         for seat in group.seats:
             seat.forgive()
@@ -364,7 +367,7 @@ class WorkerCore:
         if report != self._reported:
             self._reported = report
             for peer in self.sync.peers("router"):
-                self.out.send(peer, Report([msgspec.structs.replace(status) for status in report]))
+                self.out.send(peer, Report(report))
 
     def statistics(self) -> dict[str, int]:
         """Replicas by state."""

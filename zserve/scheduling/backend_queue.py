@@ -471,9 +471,7 @@ class BackendQueue:
             if told is None:
                 if queued or member.epoch >= 0:
                     due.append(peer)
-            elif told[0] != member.epoch or (queued > 0) != (told[1] > 0):
-                due.append(peer)
-            elif queued and (queued >= 2 * told[1] or 2 * queued <= told[1] or now - told[3] >= _DEMAND_EVERY_S):
+            elif told[0] != member.epoch or (queued > 0) != (told[1] > 0) or (queued and (queued >= 2 * told[1] or 2 * queued <= told[1] or now - told[3] >= _DEMAND_EVERY_S)):
                 due.append(peer)
         return due
 

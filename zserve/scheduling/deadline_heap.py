@@ -35,7 +35,7 @@ class _Class:
     In first-in-first-out mode everything is in the line, and the heap is there only to find what has expired.
     """
 
-    __slots__ = ("dead", "heap", "latest", "line", "live", "line_dead", "priority")
+    __slots__ = ("dead", "heap", "latest", "line", "line_dead", "live", "priority")
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
