@@ -81,7 +81,8 @@ class _Worker:
                 joining.result()
                 await requested
             log.info("draining: %s", self._stop.reason)
-            core.drain(time.monotonic(), handover_s=options.grace_s / 2)
+            # Where the whole fabric ends, there is no one to hand over to.
+            core.drain(time.monotonic(), handover_s=0.0 if core.shutdown_reason else options.grace_s / 2)
             hub.poke()
             await self._drained.wait()
             return 0
@@ -96,8 +97,7 @@ class _Worker:
     def _on_turn(self) -> None:
         core = self._core
         while core.actions:
-            actions, core.actions = core.actions, []
-            for action in actions:
+            for action in core.take_actions():
                 if isinstance(action, Start):
                     self._start(action)
                 elif isinstance(action, StopReplica):
@@ -105,6 +105,8 @@ class _Worker:
                 else:
                     # A replica has a link with the routers and follows the config of its backend by itself.
                     assert isinstance(action, Configure)
+        if core.shutdown_reason:
+            self._stop.request(core.shutdown_reason)
         if core.drained:
             self._drained.set()
 

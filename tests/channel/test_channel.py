@@ -13,7 +13,7 @@ import uvloop
 import zmq
 
 from zserve.channel.channel import Channel, Unreachable
-from zserve.channel.sockets import bind_router, dial_router
+from zserve.channel.sockets import bind_publisher, bind_router, dial_publisher, dial_router
 from zserve.errors import PortInUse, ServeError
 
 
@@ -100,6 +100,40 @@ def test_what_is_sent_before_the_connection_stands_is_held_and_leaves_in_order(
         assert dealer.held == 0
         router.close()
         dealer.close()
+
+    asyncio.run(main())
+
+
+def test_a_publisher_with_subscribers_leaves_the_event_loop_alone(context: zmq.Context[Any], tmp_path: Any) -> None:
+    """Its descriptor becomes readable with each subscription; left unread, the loop spins at full speed."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        socket, address = bind_publisher(context, f"ipc://{tmp_path}/p")
+        publisher = Channel(loop, socket, lambda frames: None)
+        calls = 0
+        drain = publisher._drain
+
+        def counted() -> None:
+            nonlocal calls
+            calls += 1
+            drain()
+
+        publisher._drain = counted  # type: ignore[method-assign]
+        got = asyncio.Event()
+        subscriber = Channel(loop, dial_publisher(context, address), lambda frames: got.set())
+        while not got.is_set():
+            publisher.send([b"news"])
+            await asyncio.sleep(0.005)
+        calls = 0
+        turns = 0
+        end = loop.time() + 0.2
+        while loop.time() < end:
+            await asyncio.sleep(0.01)
+            turns += 1
+        assert calls <= turns
+        publisher.close()
+        subscriber.close()
 
     asyncio.run(main())
 

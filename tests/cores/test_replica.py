@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zserve.config import BackendConfig
-from zserve.cores.replica import ASYNC_DEFAULT, PATIENCE_S, ReplicaCore
+from zserve.cores.replica import PATIENCE_S, ReplicaCore
+from zserve.handler.pace import ASYNC_DEFAULT
 from zserve.handler.recent import RecentAnswers
 from zserve.handler.runs import Run
 from zserve.http.answers import KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA
@@ -129,8 +130,8 @@ def test_a_call_is_run_and_answered_on_its_link() -> None:
 
 def test_queue_time_is_what_the_call_waited_for_its_turn() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=8), routers=(A,))
-    bench.core._run_s = 1.0  # long runs: nothing is given ahead
-    bench.core.threads = 1
+    bench.core._pace.run_s = 1.0  # long runs: nothing is given ahead
+    bench.core._pace.threads = 1
     bench.receive(call(1), call(2))
     bench.finish(bench.runs[0], run_s=0.5)
     bench.finish(bench.runs[1], run_s=0.25)
@@ -169,25 +170,25 @@ def test_without_accept_batch_each_call_is_a_run() -> None:
 
 def test_the_earliest_deadline_runs_first_and_no_deadline_waits_a_second_at_most() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=8))
-    bench.core.threads = 1
-    bench.core._run_s = 1.0
+    bench.core._pace.threads = 1
+    bench.core._pace.run_s = 1.0
     bench.receive(call(0))
     bench.receive(call(1, budget_s=PATIENCE_S + 9), call(2), call(3, budget_s=0.5))
     for index in range(4):
         bench.finish(bench.runs[index], run_s=0.01)
-        bench.core._run_s = 1.0
+        bench.core._pace.run_s = 1.0
     assert [numbers(run) for run in bench.runs] == [[0], [3], [2], [1]]
 
 
 def test_short_runs_are_given_ahead_and_long_ones_are_not() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=100))
-    bench.core.threads = 1
-    bench.core._run_s = 0.0001
+    bench.core._pace.threads = 1
+    bench.core._pace.run_s = 0.0001
     bench.receive(*(call(n) for n in range(50)))
     assert len(bench.runs) == 1 + 21
     slow = Bench(BackendConfig(max_concurrent_queries=100))
-    slow.core.threads = 1
-    slow.core._run_s = 0.1
+    slow.core._pace.threads = 1
+    slow.core._pace.run_s = 0.1
     slow.receive(*(call(n) for n in range(50)))
     assert len(slow.runs) == 1
 
@@ -247,8 +248,8 @@ def test_expired_on_arrival(budget_us: int) -> None:
 
 def test_expired_while_it_waits() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=8))
-    bench.core.threads = 1
-    bench.core._run_s = 1.0
+    bench.core._pace.threads = 1
+    bench.core._pace.run_s = 1.0
     bench.receive(call(1, budget_s=9.0))
     bench.receive(call(2, budget_s=0.25), call(3, budget_s=0.5), call(4))
     assert bench.core.next_wakeup() == pytest.approx(bench.now + 0.25) or bench.core.next_wakeup() <= bench.now
@@ -263,7 +264,7 @@ def test_expired_while_it_waits() -> None:
 
 def test_the_expired_are_taken_out_of_a_batch() -> None:
     bench = Bench(BackendConfig(max_batch_size=4, max_concurrent_queries=4), accepts_batch=True)
-    bench.core._run_s = 1.0
+    bench.core._pace.run_s = 1.0
     bench.receive(call(0))
     bench.receive(call(1, batch=7, size=2, budget_s=0.1), call(2, batch=7, size=2))
     bench.now += 0.2
@@ -286,8 +287,8 @@ def test_a_run_that_the_executor_did_not_start_in_time_is_answered() -> None:
 
 def test_cancel_before_it_started() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=8))
-    bench.core.threads = 1
-    bench.core._run_s = 1.0
+    bench.core._pace.threads = 1
+    bench.core._pace.run_s = 1.0
     bench.receive(call(1), call(2))
     bench.receive(Cancel([request_id(2), request_id(99)]))
     assert bench.statuses == [(2, 499)]
@@ -393,8 +394,8 @@ def test_the_second_router_takes_over_when_the_first_dies() -> None:
 
 def test_what_a_dead_router_asked_for_and_nobody_else_is_dropped() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=8), routers=(A, B))
-    bench.core.threads = 1
-    bench.core._run_s = 1.0
+    bench.core._pace.threads = 1
+    bench.core._pace.run_s = 1.0
     bench.receive(call(1), call(2))
     bench.core.link_down(A, "died", bench.now)
     bench.take()
@@ -519,8 +520,8 @@ def test_config_change_takes_effect_at_once() -> None:
 
 def test_drain_returns_the_unstarted_and_finishes_the_rest() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=8))
-    bench.core.threads = 1
-    bench.core._run_s = 1.0
+    bench.core._pace.threads = 1
+    bench.core._pace.run_s = 1.0
     bench.receive(call(1), call(2), call(3))
     bench.core.drain(bench.now)
     bench.take()

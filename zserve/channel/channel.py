@@ -144,6 +144,9 @@ class Channel:
         if self._closed:
             return
         if not self._receives:
+            # Looking at EVENTS lets ZeroMQ deal with what made the descriptor readable; otherwise it stays so, and the
+            # event loop spins.
+            self._readable()
             self._send_held()
             return
         receive = self._socket.recv_multipart

@@ -24,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..channel.outbox import Outbox, Parcel, Peer
 from ..config import BackendConfig
+from ..handler.pace import Pace
 from ..handler.recent import RecentAnswers
 from ..handler.runs import HeldCall, Run
 from ..http.answers import KIND_TEXT, ORIGIN_REPLICA, Answer
-from ..scheduling.credits import AHEAD_S, CreditPool, derive_capacity
+from ..scheduling.credits import CreditPool
 from ..wire.messages import FLAG_IDEMPOTENT, Call, Cancel, Demand, Grant, Hello, Ping, Result, Return
 
 if TYPE_CHECKING:
@@ -36,14 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ReplicaCore"]
 
 ID_SIZE = 16
-MAX_THREADS = 512
-"""Threads of one replica, however large max_concurrent_queries is."""
-ASYNC_DEFAULT = 100
-"""Concurrent calls of an ``async def`` backend that sets no max_concurrent_queries."""
-MAX_AHEAD = 64
-"""Runs given to the executor beyond those that can run at once."""
-LONG_RUN_S = 0.020
-"""Runs that take longer than this are not given ahead."""
 PATIENCE_S = 1.0
 """A call without a deadline sorts as if it had this one."""
 TICK_S = 1.0
@@ -59,7 +52,7 @@ class ReplicaCore:
     """Events: those of a node, :meth:`finished`, :meth:`drain`, :meth:`fail`.  Effects: the outbox and the lists below.
 
     runs: give these to the executor, in this order.  aborts: ask the coroutines of these runs to stop.  exits: reasons
-    why this process has to be replaced.  threads: how many sync runs may be in user code at a time.
+    why this process has to be replaced.
     """
 
     def __init__(
@@ -88,7 +81,6 @@ class ReplicaCore:
         self.repeated = 0
         self.malformed = 0
         self.largest_batch = 0
-        self._accepts_batch = accepts_batch
         self._asynchronous = asynchronous
         self._stuck_after_s = stuck_after_s
         self._recent = RecentAnswers() if recent is None else recent
@@ -101,41 +93,37 @@ class ReplicaCore:
         self._returns: dict[Peer, list[bytes]] = {}
         self._next_tick = 0.0
         self._next_expiry = _NEVER
-        self._run_s = 0.0
-        self._call_s = 0.0
-        self._derived_for_s = 0.0
         self._progress_at = 0.0
         self._generation = -1
-        self.config = BackendConfig()
-        self.threads = 1
-        self._batch = 1
-        self.apply_config(config or BackendConfig(), 0.0)
+        self._pace = Pace(config or BackendConfig(), accepts_batch=accepts_batch, asynchronous=asynchronous)
+        self._set_capacity(True)
 
     # --- config -----------------------------------------------------------------------------------------------------
 
     def apply_config(self, config: BackendConfig, now: float) -> None:
         """The backend's settings are now these; what waits and runs is kept."""
-        self.config = config
-        self._batch = (config.max_batch_size or 1) if self._accepts_batch else 1
-        limit = config.max_concurrent_queries
-        self.threads = 1 if limit is None or self._asynchronous else min(MAX_THREADS, -(-limit // self._batch))
-        self._derive_capacity(True)
+        self._pace.apply(config)
+        self._set_capacity(True)
         self._settle(now)
         self._give(now)
+
+    @property
+    def config(self) -> BackendConfig:
+        return self._pace.config
+
+    @property
+    def threads(self) -> int:
+        """How many sync runs may be in user code at a time."""
+        return self._pace.threads
 
     @property
     def capacity(self) -> int:
         """How many calls this replica takes at a time, over all routers together."""
         return self._credits.capacity
 
-    def _derive_capacity(self, now_lower: bool) -> None:
+    def _set_capacity(self, now_lower: bool) -> None:
         """Follow the config and the service time; *now_lower*: by any amount, not only when it has halved."""
-        if self.config.max_concurrent_queries is None and self._asynchronous:
-            capacity = max(ASYNC_DEFAULT, 2 * self._batch)
-        else:
-            capacity = derive_capacity(self.config, self.threads, self._call_s)
-        self._derived_for_s = self._call_s
-        before = self._credits.capacity
+        capacity, before = self._pace.capacity(), self._credits.capacity
         if now_lower or capacity > before or 2 * capacity < before:
             self._credits.capacity = capacity
         # A capacity that was not asked for is exceeded by one for each further router, so that none waits for another's
@@ -143,22 +131,13 @@ class ReplicaCore:
         derived = self.config.max_concurrent_queries is None
         self._credits.overcommit = max(0, len(self._links) - 1) if derived else 0
 
-    def _learn(self, run_s: float, calls: int) -> None:
-        """A run of *calls* calls took *run_s* seconds (moving averages, a tenth for the newest)."""
-        call_s = run_s / calls
-        if self._run_s == 0.0:
-            self._run_s, self._call_s = run_s, call_s
-            return
-        self._run_s += 0.1 * (run_s - self._run_s)
-        self._call_s += 0.1 * (call_s - self._call_s)
-
     def _read_registry(self, now: float) -> None:
         assert self.sync is not None
         registry = self.sync.registry
         if registry.generation == self._generation:
             return
         self._generation = registry.generation
-        value = registry.backends().get(self.backend)
+        value = registry.backend(self.backend)
         if value is not None and value.config != self.config:
             self.apply_config(value.config, now)
 
@@ -171,7 +150,7 @@ class ReplicaCore:
             return
         self._links.add(peer)
         self._credits.router_joined(peer, now)
-        self._derive_capacity(False)
+        self._set_capacity(False)
         self._settle(now)
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
@@ -189,7 +168,7 @@ class ReplicaCore:
                 call.cancelled.discard(peer)
             self._check_wanted(call, now, RESEND_GRACE_S)
         self._credits.router_left(peer, now)
-        self._derive_capacity(False)
+        self._set_capacity(False)
         self._settle(now)
         self._give(now)
 
@@ -208,7 +187,7 @@ class ReplicaCore:
                     continue
                 if taken < 0:
                     taken = self._credits.received(peer, sum([type(parcel[0]) is Call for parcel in parcels]), now)
-                    room = 0 if self._heap else self._limit() - len(self._given)
+                    room = 0 if self._heap else self._pace.runs(self._credits.capacity) - len(self._given)
                 if not taken:
                     self._returns.setdefault(peer, []).append(message.id)
                     continue
@@ -217,10 +196,11 @@ class ReplicaCore:
                 if call is None:
                     unsettled = True
                     continue
-                if self._batch == 1:
+                if self._pace.batch == 1:
                     run = Run([call])
                     if room > 0:  # nothing waits and there is a place: past the heap
                         room -= 1
+                        self.largest_batch = self.largest_batch or 1
                         run.given = now
                         self._given[run] = None
                         self.runs.append(run)
@@ -228,7 +208,7 @@ class ReplicaCore:
                         self._ready(run)
                     continue
                 key = (message.batch, message.method)
-                if batch and (key != batch_key or len(batch) >= self._batch):
+                if batch and (key != batch_key or len(batch) >= self._pace.batch):
                     self._ready(Run(batch))
                     batch = []
                 batch_key = key
@@ -273,7 +253,7 @@ class ReplicaCore:
                 self.sync.tick(self.out, now)
                 self._read_registry(now)
             self._look_after_running(now)
-            self._derive_capacity(False)
+            self._set_capacity(False)
         self._give(now)
         self._flush(now)
 
@@ -302,7 +282,7 @@ class ReplicaCore:
                     self._not_run(call, now)
                 continue
             run_s = run.ended - run.started
-            self._learn(run_s, len(run.calls))
+            self._pace.learn(run_s, len(run.calls))
             run_us = int(run_s * 1e6)
             batch_us = int((run.started - run.given) * 1e6)
             calls = run.calls
@@ -328,8 +308,8 @@ class ReplicaCore:
         self._progress_at = now
         if self._heap:
             self._give(now)
-        if not 0.7 * self._derived_for_s < self._call_s < 1.4 * self._derived_for_s:
-            self._derive_capacity(False)
+        if self._pace.changed:
+            self._set_capacity(False)
         self._flush(now)
 
     def drain(self, now: float) -> None:
@@ -373,7 +353,7 @@ class ReplicaCore:
             "repeated": self.repeated,
             "malformed": self.malformed,
             "largest_batch": self.largest_batch,
-            "run_s": self._run_s,
+            "run_s": self._pace.run_s,
             "credits": self._credits.statistics(),
         }
 
@@ -429,20 +409,11 @@ class ReplicaCore:
             self.largest_batch = len(run.calls)
         heapq.heappush(self._heap, (deadline, self._sequence, run))
 
-    def _limit(self) -> int:
-        """How many runs the executor should have: those that can run, and a few ahead."""
-        if self._asynchronous:
-            return -(-self._credits.capacity // self._batch)
-        run_s = self._run_s
-        if run_s > LONG_RUN_S:
-            return self.threads
-        return self.threads + (min(MAX_AHEAD, 1 + int(AHEAD_S / run_s)) if run_s else 1)
-
     def _give(self, now: float) -> None:
         """Hand over as many runs as the executor should have."""
         heap = self._heap
         given = self._given
-        limit = self._limit()
+        limit = self._pace.runs(self._credits.capacity)
         while heap and len(given) < limit:
             run = heapq.heappop(heap)[2]
             if run.deadline <= now:

@@ -26,7 +26,7 @@ from ..channel.outbox import Outbox, Parcel, Peer
 from ..registry.placement import Placement, place, replicas_to_keep
 from ..registry.sync import ConfigSync
 from ..registry.values import BACKEND, BackendValue
-from ..wire.messages import Hello, NodeInfo, Ping, ReplicaStatus, Report
+from ..wire.messages import Hello, NodeInfo, Ping, ReplicaStatus, Report, Shutdown
 from .roster import Roster
 from .seats import Action, Configure, Group, Replica, Seat, Start, Stop
 
@@ -51,6 +51,7 @@ class WorkerCore:
         self.info: NodeInfo = sync.info
         self.actions: list[Action] = []
         self.leaving = False
+        self.shutdown_reason = ""
         self._rng = rng
         self._now = float("-inf")
         self._groups: dict[str, Group] = {}
@@ -78,7 +79,10 @@ class WorkerCore:
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
         for message, _, _ in parcels:
-            self.sync.receive(peer, message, self.out, now)
+            if type(message) is Shutdown:
+                self.shutdown_reason = message.reason or "shutdown"
+            else:
+                self.sync.receive(peer, message, self.out, now)
         self._after(now)
 
     def ping(self, peer: Peer, now: float) -> Ping:

@@ -23,10 +23,12 @@ from .clock import HybridClock, stamp_ms
 from .record import MAX_VALUE_BYTES, Record, lineage_after
 from .values import BACKEND, ENDPOINT, BackendValue, EndpointValue, Value, parse_value
 
-__all__ = ["MAX_RECORDS", "TOMBSTONE_MS", "Conflict", "Registry", "Verdict"]
+__all__ = ["CONFLICT_MS", "MAX_RECORDS", "TOMBSTONE_MS", "Conflict", "Registry", "Verdict"]
 
-TOMBSTONE_MS = 24 * 3600 * 1000
-"""How long a delete is remembered, in milliseconds: a node away for longer could bring the deleted value back."""
+TOMBSTONE_MS = 7 * 24 * 3600 * 1000
+"""How long a delete is remembered, in milliseconds: a router away for longer could bring the deleted value back."""
+CONFLICT_MS = 24 * 3600 * 1000
+"""How long a losing write is shown, in milliseconds."""
 
 MAX_RECORDS = 100_000
 MAX_CONFLICTS = 64
@@ -152,7 +154,7 @@ class Registry:
         return entry is not None and entry.mark[:32] >= stamp
 
     def conflicts(self) -> list[Conflict]:
-        """Losing concurrent writes, oldest first; at most 64, for a day."""
+        """Losing concurrent writes, oldest first: the latest 64, for a day each."""
         return list(self._conflicts)
 
     def take_changes(self) -> list[str]:
@@ -312,7 +314,7 @@ class Registry:
         return newer, wanted
 
     def expire(self, wall_ms: int) -> list[str]:
-        """Forget tombstones and conflicts older than a day.
+        """Forget tombstones and conflicts whose time is over.
 
         Returns the forgotten keys.  They appear among the changes too, so that they are removed from disk.
         """
@@ -326,6 +328,6 @@ class Registry:
             self._sum ^= self._entries.pop(key).hash
             self._digest = None
             self._changes[key] = None
-        while self._conflicts and self._conflicts[0].wall_ms < limit:
+        while self._conflicts and self._conflicts[0].wall_ms < wall_ms - CONFLICT_MS:
             self._conflict_marks.pop(self._conflicts.popleft().loser.mark, None)
         return old

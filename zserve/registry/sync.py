@@ -28,7 +28,8 @@ __all__ = ["ConfigSync", "WriteBarrier"]
 PULL_EVERY_S = 0.4
 PULL_RARELY_S = 30.0
 VIEW_EVERY_S = 0.02
-"""Changes of a view within this time are published as one."""
+VIEW_EVERY_S_A_MEMBER = 0.0005
+"""Changes of a view within this time, longer for large ones, are published as one."""
 EXPIRE_EVERY_S = 600.0
 MAX_MESSAGE_BYTES = 512 * 1024
 MAX_WAITING = 1024
@@ -122,8 +123,8 @@ class ConfigSync:
         if link.info.role == "router":
             self.membership.router_down(node, boot, now, 0.0 if reason.startswith("goodbye") else VIEW_GRACE_S)
         still_linked = any(other.info.node == node and other.info.boot == boot for other in self._links.values())
-        if self.is_router and not still_linked and self.membership.drop_member(node, boot) and self._view_due is None:
-            self._view_due = max(now, self._view_sent_at + VIEW_EVERY_S)
+        if self.is_router and not still_linked and self.membership.drop_member(node, boot):
+            self._plan_view(now)  # there is no outbox here, so it leaves with the next tick
 
     def receive(self, peer: Peer, message: Any, out: Outbox, now: float) -> bool:
         """Handle *message* if it belongs here; False if not.  Confirmed is for the core, which has the barrier."""
@@ -280,10 +281,14 @@ class ConfigSync:
                     out.send(peer, Confirmed(key, stamp))
 
     def _view_changed(self, out: Outbox, now: float) -> None:
-        if self._view_due is None:
-            self._view_due = max(now, self._view_sent_at + VIEW_EVERY_S)
-        if self._view_due <= now:
+        if self._plan_view(now) <= now:
             self._publish_view(out, now)
+
+    def _plan_view(self, now: float) -> float:
+        if self._view_due is None:
+            pause = VIEW_EVERY_S + VIEW_EVERY_S_A_MEMBER * self.membership.own_size
+            self._view_due = max(now, self._view_sent_at + pause)
+        return self._view_due
 
     def _publish_view(self, out: Outbox, now: float) -> None:
         self._view_due = None

@@ -63,6 +63,11 @@ class Membership:
         del self._members[node]
         return self._own_changed()
 
+    @property
+    def own_size(self) -> int:
+        """How many nodes have a link with this router."""
+        return len(self._members)
+
     def own_view(self) -> View | None:
         """The view to publish; None for roles other than router."""
         if self._own is None:

@@ -1,8 +1,8 @@
 """Refuse early rather than fail late: can this request still be answered in time?
 
-On arrival: work that leaves before it (earlier deadlines, higher priority) divided by what the backend does in parallel,
-plus the p95 of its own service, against its budget (Lam, Ngan, To: EDF with admission keeps its guarantee under
-overload).  Requests already at the replicas count with what is left of them; a replica that is overdue counts with as
+On arrival: work that leaves before it (earlier deadlines, higher priority) divided by what the backend does in
+parallel, plus the p95 of its own service, against its budget (Lam, Ngan, To: EDF with admission keeps its guarantee
+under overload).  Requests already at the replicas count with what is left of them; a replica that is overdue counts with as
 much again as it is late, so a hung backend refuses instead of collecting requests.
 
 Permissive where it knows nothing: without replicas requests wait for them, without samples all are let in, and an idle
@@ -43,6 +43,7 @@ class Admission:
         "max_batch",
         "max_bytes",
         "max_requests",
+        "width",
     )
 
     def __init__(
@@ -61,6 +62,7 @@ class Admission:
         self.max_requests = 0
         self.max_bytes = max_bytes
         self.max_batch = 1
+        self.width = 1  # batches that a replica runs at a time
         self.caution = caution
         self.margin_s = margin_s
         self._surveyed = -1.0
@@ -113,9 +115,8 @@ class Admission:
             most = self.max_batch
             size = ahead + 1 if ahead < most else most
             rounds = ahead // most
-            if rounds < self._idle:
-                wait = 0.0
-            else:
+            wait = 0.0
+            if rounds >= self._idle:
                 wait = (self._work + rounds * times.mean(most)) / self._pipelines
         else:
             fleet = self._fleet
@@ -150,11 +151,11 @@ class Admission:
         if self.max_batch > 1:
             for replica in self._fleet.members.values():
                 if replica.batches:
-                    pipelines += 1
-                    work += abs(replica.free_at - now)
+                    pipelines += self.width
+                    work += abs(replica.ends - replica.running * now) + replica.waiting_s
                 elif replica.limit > replica.sent:
-                    pipelines += 1
-                    idle += 1
+                    pipelines += self.width
+                    idle += self.width
         else:
             stall = NO_DEADLINE
             for replica in self._fleet.members.values():

@@ -20,13 +20,13 @@ from .admission import CAUTION, MARGIN_S, Admission
 from .batching import BatchFormer
 from .deadline_heap import DeadlineHeap
 from .entry import CANCELLED, DONE, IN_FLIGHT, NO_DEADLINE, Dispatch, Entry
-from .replicas import FULL_SCAN, Batch, Fleet, Replica
+from .pipeline import Pipeline
+from .replicas import Fleet
 from .service_time import ServiceTimes
 
 __all__ = ["MAX_QUEUED_BYTES", "BackendQueue", "Dispatch", "Entry"]
 
 MAX_QUEUED_BYTES = 256 * 1024 * 1024
-_LEAD_FLOOR_S = 0.0005
 _DEMAND_EVERY_S = 0.5
 _SAMPLE_FAST_S = 0.002
 _SAMPLE_SLOW_S = 0.008
@@ -49,7 +49,7 @@ class BackendQueue:
         "_former",
         "_heap",
         "_max_batch",
-        "_overhead_s",
+        "_pipeline",
         "_policy",
         "_queued",
         "_run_s",
@@ -82,11 +82,11 @@ class BackendQueue:
         self._admission = Admission(
             self._heap, self._fleet, self._times, max_bytes=max_queued_bytes, caution=caution, margin_s=margin_s
         )
+        self._pipeline = Pipeline(self._fleet, self._times)
         self._former = BatchFormer(self._heap, self._times, self._admission)
         self._queued: dict[bytes, Entry] = {}
         self._seq = 0
         self._batch_no = 0
-        self._overhead_s = 0.0  # round trip and turn-around of a batch sent to an idle replica
         self._run_s = 0.0  # what replicas say a call took, EWMA
         self._skip = 0
         self._stride = 1
@@ -103,6 +103,8 @@ class BackendQueue:
         self._batch_wait_s = config.batch_wait_timeout
         self._admission.max_requests = config.max_queued_requests
         self._admission.max_batch = self._max_batch
+        self._pipeline.configure(self._max_batch, config.max_concurrent_queries)
+        self._admission.width = self._pipeline.width
         self._admission.touched()
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -249,7 +251,10 @@ class BackendQueue:
             return None
         fleet.in_flight -= 1
         if member.batches:
-            self._batch_item_done(member, entry, now, ok, run_s)
+            if self._pipeline.item_done(member, entry, now, ok, run_s) is not None:
+                self._run_s += (run_s - self._run_s) * 0.1
+                self._admission.width = self._pipeline.width
+                self._admission.touched()
         else:
             took = now - entry.sent_at
             member.finished(took, ok, now)
@@ -272,49 +277,12 @@ class BackendQueue:
         if member is None or entry is None:
             return None
         self._fleet.in_flight -= 1
-        batch = member.batches.get(entry.batch)
-        if batch is not None:
-            batch.left -= 1
-            batch.size -= 1
-            if not batch.left:
-                del member.batches[entry.batch]
-                self._batch_slot_free(member, now)
+        self._pipeline.item_returned(member, entry, now)
         self._admission.touched()
         was = entry.state
         entry.state = DONE
         self._counts["handed_back"] += 1
         return entry if was == IN_FLIGHT else None
-
-    def _batch_item_done(self, member: Replica, entry: Entry, now: float, ok: bool, run_s: float) -> None:
-        batch = member.batches.get(entry.batch)
-        if batch is None:
-            return
-        batch.left -= 1
-        if batch.left:
-            return
-        del member.batches[entry.batch]
-        took = now - batch.started
-        member.finished(took, ok, now)
-        if batch.started == entry.sent_at:  # it was idle: what is not running is the way there and back
-            overhead = max(0.0, took - run_s)
-            if overhead > self._overhead_s:
-                self._overhead_s = overhead if not self._overhead_s else min(overhead, 2.0 * self._overhead_s + 0.001)
-            else:
-                self._overhead_s += (overhead - self._overhead_s) * 0.1
-        if ok:
-            self._times.observe(batch.size, took, now)
-            self._run_s += (run_s - self._run_s) * 0.1
-        self._batch_slot_free(member, now)
-        self._admission.touched()
-
-    def _batch_slot_free(self, member: Replica, now: float) -> None:
-        """The next batch there begins now."""
-        member.free_at = member.early_at = now
-        for batch in member.batches.values():
-            if member.free_at == now:
-                batch.started = now
-                member.early_at = now + self._times.low(batch.size) if self._times.seen else now
-            member.free_at += self._times.mean(batch.size)
 
     def _sample(self, depth: int, took: float, run_s: float, ok: bool, now: float) -> None:
         """Feed the estimates, about every 2 to 8 ms; a failure says nothing about the time that success takes."""
@@ -335,7 +303,8 @@ class BackendQueue:
         self._wait_until = None
         if not self._heap.live:
             return []
-        self._fleet.refresh(now)
+        if self._fleet.refresh(now):
+            self._heap.rest(now)
         if self._max_batch > 1:
             return self._dispatch_batches(now)
         if not self._fleet.ready:
@@ -371,17 +340,19 @@ class BackendQueue:
 
     def _dispatch_batches(self, now: float) -> list[Dispatch]:
         out: list[Dispatch] = []
-        heap, fleet, times = self._heap, self._fleet, self._times
+        heap, fleet = self._heap, self._fleet
         while heap.live:
-            replica = self._free_replica(now)
+            replica = self._pipeline.free_replica(now)
             if replica is None:
+                if self._pipeline.wait_until != NO_DEADLINE:
+                    self._wait_until = self._pipeline.wait_until
                 break
             if self._batch_wait_s and heap.live < self._max_batch:
                 until = self._window_end(now)
                 if until > now:
-                    self._wait_until = until if self._wait_until is None else min(until, self._wait_until)
+                    self._wait_until = until
                     break
-            start = replica.free_at if replica.batches and replica.free_at > now else now
+            start = self._pipeline.start_at(replica, now)
             most = min(self._max_batch, replica.limit - replica.sent)
             entries = self._former.form(most, start, now, len(fleet.members))
             if not entries:
@@ -395,44 +366,12 @@ class BackendQueue:
                 entry.sent_at = now
                 entry.batch = self._batch_no
                 replica.held[entry.id] = entry
-            if not replica.batches:
-                replica.early_at = start + times.low(size)
-            replica.batches[self._batch_no] = Batch(size, start if replica.batches else now)
-            replica.free_at = start + times.mean(size)
+            self._pipeline.sent(replica, self._batch_no, size, now)
             fleet.spend(replica, size)
             self._sizes[size] = self._sizes.get(size, 0) + 1
             self._admission.touched()
             out.append(Dispatch(replica.peer, self._batch_no, entries))
         return out
-
-    def _free_replica(self, now: float) -> Replica | None:
-        """An idle replica, else one whose batch ends so soon that the next one should be on its way."""
-        ready = self._fleet.ready
-        best: Replica | None = None
-        least = 0.0
-        if len(ready) > FULL_SCAN:
-            best = self._fleet.choose()
-            if best is not None and not best.batches:
-                return best
-            best = None
-        lead = 1.5 * self._overhead_s + _LEAD_FLOOR_S
-        wait_until = NO_DEADLINE
-        for replica in ready:
-            if not replica.batches:
-                score = replica.cost - 1e9  # any idle one before any busy one
-            elif len(replica.batches) == 1 and self._times.seen:
-                at = replica.early_at - lead
-                if at > now:
-                    wait_until = min(wait_until, at)
-                    continue
-                score = replica.free_at - now
-            else:
-                continue
-            if best is None or score < least:
-                best, least = replica, score
-        if best is None and wait_until != NO_DEADLINE:
-            self._wait_until = wait_until
-        return best
 
     def _window_end(self, now: float) -> float:
         """Until when a batch that is not full waits for more: from its first request, within its deadlines."""
@@ -458,7 +397,7 @@ class BackendQueue:
         member = self._fleet.members[replica]
         earliest = self._heap.next_deadline()
         urgent_us = -1 if earliest == NO_DEADLINE else max(0, int((earliest - now) * 1e6))
-        member.told = (member.epoch, self._heap.live, earliest != NO_DEADLINE, now)
+        member.told = (member.epoch, self._heap.live, now)
         return member.epoch, member.sent, self._heap.live, urgent_us
 
     def demand_due(self, now: float) -> list[bytes]:
@@ -471,7 +410,9 @@ class BackendQueue:
             if told is None:
                 if queued or member.epoch >= 0:
                     due.append(peer)
-            elif told[0] != member.epoch or (queued > 0) != (told[1] > 0) or (queued and (queued >= 2 * told[1] or 2 * queued <= told[1] or now - told[3] >= _DEMAND_EVERY_S)):
+                continue
+            epoch, before, at = told
+            if epoch != member.epoch or (queued > 0) != (before > 0) or (queued and (queued >= 2 * before or 2 * queued <= before or now - at >= _DEMAND_EVERY_S)):
                 due.append(peer)
         return due
 
@@ -519,7 +460,7 @@ class BackendQueue:
                 "fixed_s": a,
                 "each_s": b,
                 "p95_s": times.p95(max(1, times.largest)) if times.seen else 0.0,
-                "overhead_s": self._overhead_s,
+                "overhead_s": self._pipeline.overhead_s,
             },
             "backlog_s": self._admission.backlog_s(times.last_at) if times.seen and self._heap.live else 0.0,
         }

@@ -1,7 +1,7 @@
 """How many deadlines lie at or before a time, without walking the heap.
 
 Three levels of buckets (1 ms, 64 ms, 4.096 s) held in dictionaries: three additions to change, at most 64 + 64 + the
-number of 4-second buckets in use to count. 
+number of 4-second buckets in use to count.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import random
 from .credits import CreditAccount
 from .entry import Entry
 
-__all__ = ["FULL_SCAN", "Fleet", "Replica"]
+__all__ = ["FULL_SCAN", "Batch", "Fleet", "Replica"]
 
 FULL_SCAN = 64
 SLOW_START_S = 5.0
@@ -32,12 +32,14 @@ _UNKNOWN_S = 0.001
 class Batch:
     """One batch at a replica."""
 
-    __slots__ = ("left", "size", "started")
+    __slots__ = ("good", "left", "sent_at", "size", "started")
 
-    def __init__(self, size: int, started: float) -> None:
+    def __init__(self, size: int, sent_at: float, started: float) -> None:
         self.size = size
         self.left = size  # requests of it without an answer
-        self.started = started  # when the replica should have begun it
+        self.sent_at = sent_at
+        self.started = started  # when the replica should have begun it, inf: waits for the one before
+        self.good = False  # some request of it succeeded
 
 
 class Replica(CreditAccount):
@@ -47,6 +49,7 @@ class Replica(CreditAccount):
         "batches",
         "cost",
         "early_at",
+        "ends",
         "failing",
         "free_at",
         "held",
@@ -54,9 +57,11 @@ class Replica(CreditAccount):
         "latency",
         "peer",
         "penalty",
+        "running",
         "seen",
         "slot",
         "told",
+        "waiting_s",
     )
 
     def __init__(self, peer: bytes, now: float) -> None:
@@ -70,10 +75,13 @@ class Replica(CreditAccount):
         self.penalty = 1.0
         self.cost = _UNKNOWN_S
         self.seen = now  # when latency was last fed
-        self.free_at = now  # when everything sent to it should be done
+        self.free_at = now  # batching: when a slot should become free, seconds
         self.early_at = now  # the same, if it is quick
+        self.ends = 0.0  # sum of the times at which its running batches should end
+        self.running = 0  # how many those are
+        self.waiting_s = 0.0  # work of the batches that wait there
         self.slot = -1  # place in Fleet.ready
-        self.told: tuple[int, int, bool, float] | None = None  # last demand told: epoch, queued, urgent, when
+        self.told: tuple[int, int, float] | None = None  # last demand told: epoch, queued, when
 
     def finished(self, latency: float, ok: bool, now: float) -> None:
         """Feed the peak-EWMA with what one request (or batch) took, seconds."""
@@ -174,10 +182,10 @@ class Fleet:
                 best, least = replica, score
         return best
 
-    def refresh(self, now: float) -> None:
-        """Let latencies that nothing confirms decay and slow starts ramp; cheap, to be called often."""
+    def refresh(self, now: float) -> bool:
+        """Let latencies that nothing confirms decay and slow starts ramp, ten times a second; whether it was time."""
         if now < self._refresh_at:
-            return
+            return False
         keep = max(0.0, 1.0 - _REFRESH_S / DECAY_S)
         for replica in self.members.values():
             if now - replica.seen >= _REFRESH_S and not replica.held:
@@ -188,3 +196,4 @@ class Fleet:
                 replica.penalty = max(1.0, SLOW_START_FACTOR * (1.0 - age / SLOW_START_S))
             replica.cost = (replica.latency or _UNKNOWN_S) * replica.penalty * (1.0 + FAILING_FACTOR * replica.failing)
         self._refresh_at = now + _REFRESH_S
+        return True

@@ -1,13 +1,13 @@
 """How long a backend takes, learnt from what it did last.
 
-For each backend one :class:`ServiceTimes`.  A sample is (n, seconds): n is the size of the batch, or, for a backend that
-is not batched, the number of requests in flight at the replica when the request left.  Both grow the time about
+For each backend one :class:`ServiceTimes`.  A sample is (n, seconds): n is the size of the batch, or, for a backend
+that is not batched, the number of requests in flight at the replica when the request left.  Both grow the time about
 linearly, so one cost model serves: ``a + b * n``, fitted by least squares.  The p95 at n is the model times the 95th
 percentile of the ratio (seen / model), taken among samples of about that n (same power of two) where there are eight of
 them, else among all.
 
-Memory is a window of the last 64 samples, none older than 5 s (or than 8 mean service times).  A step up shows after two
-samples, because two in a row beyond the p95 are believed at once; a step down within the window.  Backends that answer
+Memory is a window of the last 64 samples, none older than 5 s (or than 8 mean service times).  A step up shows after
+two samples, because two in a row beyond the p95 are believed at once; a step down within the window.  Backends that answer
 thousands a second are sampled, about one answer every few milliseconds.
 
 Starts out permissive: as long as nothing is known, every estimate is 0; while only one n has been seen, time is taken

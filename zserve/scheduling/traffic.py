@@ -8,8 +8,8 @@ named by a short name or as "package.module:Class", which is how a user supplies
         def choose(self, shard): ...
 
 A shard key overrules the policy: the same key goes to the same backend (weighted rendezvous hashing; Thaler and
-Ravishankar 1998, weights by Schindelhauer and Schomaker 2005), so a change of weights moves as few keys as possible, and
-every router agrees.
+Ravishankar 1998, weights by Schindelhauer and Schomaker 2005), so a change of weights moves as few keys as possible,
+and every router agrees.
 """
 
 from __future__ import annotations

@@ -1,0 +1,72 @@
+"""How much a replica takes on at a time: from its config, from what its handler is, and from how long calls take."""
+
+from __future__ import annotations
+
+from ..config import BackendConfig
+from ..scheduling.credits import AHEAD_S, derive_capacity
+
+__all__ = ["ASYNC_DEFAULT", "LONG_RUN_S", "MAX_AHEAD", "MAX_THREADS", "Pace"]
+
+MAX_THREADS = 512
+"""Threads of one replica, however large max_concurrent_queries is."""
+ASYNC_DEFAULT = 100
+"""Concurrent calls of an ``async def`` backend that sets no max_concurrent_queries."""
+MAX_AHEAD = 64
+"""Runs given to the executor beyond those that can run at once."""
+LONG_RUN_S = 0.020
+"""Runs that take longer than this are not given ahead."""
+
+
+class Pace:
+    """Three numbers, and the moving averages (a tenth for the newest) that they follow.
+
+    batch: the largest run, in calls.  threads: how many sync runs may be in user code at a time.  run_s, call_s: seconds
+    that a run takes, and a call's share of it; 0 before the first.
+    """
+
+    __slots__ = ("_accepts_batch", "_asynchronous", "_derived_for_s", "batch", "call_s", "config", "run_s", "threads")
+
+    def __init__(self, config: BackendConfig, *, accepts_batch: bool, asynchronous: bool) -> None:
+        self._accepts_batch = accepts_batch
+        self._asynchronous = asynchronous
+        self._derived_for_s = 0.0
+        self.run_s = 0.0
+        self.call_s = 0.0
+        self.apply(config)
+
+    def apply(self, config: BackendConfig) -> None:
+        """The config is now this one."""
+        self.config = config
+        self.batch = (config.max_batch_size or 1) if self._accepts_batch else 1
+        limit = config.max_concurrent_queries
+        self.threads = 1 if limit is None or self._asynchronous else min(MAX_THREADS, -(-limit // self.batch))
+
+    def learn(self, run_s: float, calls: int) -> None:
+        """A run of *calls* calls took *run_s* seconds."""
+        call_s = run_s / calls
+        if self.run_s == 0.0:
+            self.run_s, self.call_s = run_s, call_s
+        else:
+            self.run_s += 0.1 * (run_s - self.run_s)
+            self.call_s += 0.1 * (call_s - self.call_s)
+
+    @property
+    def changed(self) -> bool:
+        """Whether calls take so much longer or shorter than when the capacity was derived that this is worth redoing."""
+        return not 0.7 * self._derived_for_s <= self.call_s <= 1.4 * self._derived_for_s
+
+    def capacity(self) -> int:
+        """How many calls to hold at a time, over all routers together."""
+        self._derived_for_s = self.call_s
+        if self.config.max_concurrent_queries is None and self._asynchronous:
+            return max(ASYNC_DEFAULT, 2 * self.batch)
+        return derive_capacity(self.config, self.threads, self.call_s)
+
+    def runs(self, capacity: int) -> int:
+        """How many runs the executor should have: those that can run at once, and a few ahead of short ones."""
+        if self._asynchronous:
+            return -(-capacity // self.batch)
+        run_s = self.run_s
+        if run_s > LONG_RUN_S:
+            return self.threads
+        return self.threads + (min(MAX_AHEAD, 1 + int(AHEAD_S / run_s)) if run_s else 1)

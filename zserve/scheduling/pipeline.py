@@ -1,0 +1,160 @@
+"""Keeps batching replicas busy: what runs there, what is ahead, and when the next batch should leave.
+
+A replica runs ``width`` batches at a time (one, unless it shows that it runs more) and may have one ahead.  The next one
+is sent so early that it is there when a slot becomes free, going by the quickest tenth of what was measured, and no
+earlier: until then a more urgent request can still come first, and the batch can still grow.
+"""
+
+from __future__ import annotations
+
+from .entry import NO_DEADLINE, Entry
+from .replicas import FULL_SCAN, Batch, Fleet, Replica
+from .service_time import ServiceTimes
+
+__all__ = ["Pipeline"]
+
+_LEAD_FLOOR_S = 0.0005
+_PARALLEL_MIN_S = 0.0005
+_MAX_WIDTH = 256
+
+
+class Pipeline:
+    """The batches in flight at the replicas of one backend.
+
+    width: batches that a replica is taken to run at a time.  overhead_s: round trip and turn-around of a batch that was
+    sent to an idle replica, seconds.  wait_until: when :meth:`free_replica` last said that none is free, the time at
+    which to ask again.
+    """
+
+    __slots__ = ("_fleet", "_times", "overhead_s", "wait_until", "width")
+
+    def __init__(self, fleet: Fleet, times: ServiceTimes) -> None:
+        self._fleet = fleet
+        self._times = times
+        self.overhead_s = 0.0
+        self.width = 1
+        self.wait_until = NO_DEADLINE
+
+    def configure(self, max_batch: int, max_concurrent: int | None) -> None:
+        """What the config says of the width; without a word it is learnt."""
+        self.width = 1 if max_concurrent is None else min(_MAX_WIDTH, max(1, -(-max_concurrent // max_batch)))
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def free_replica(self, now: float) -> Replica | None:
+        """A replica with a free slot, else one whose slot becomes free so soon that the next batch should leave."""
+        ready = self._fleet.ready
+        width = self.width
+        if len(ready) > FULL_SCAN:
+            drawn = self._fleet.choose()
+            if drawn is not None and not drawn.batches:
+                return drawn
+        best: Replica | None = None
+        least = 0.0
+        lead = 1.5 * self.overhead_s + _LEAD_FLOOR_S
+        self.wait_until = NO_DEADLINE
+        for replica in ready:
+            running = len(replica.batches)
+            if running < width:
+                score = (len(replica.held) + 1) * replica.cost - 1e9  # before any that is busy
+            elif running == width and self._times.seen:
+                at = replica.early_at - lead
+                if at > now:
+                    if at < self.wait_until:
+                        self.wait_until = at
+                    continue
+                score = replica.free_at - now
+            else:
+                continue
+            if best is None or score < least:
+                best, least = replica, score
+        return best
+
+    def start_at(self, replica: Replica, now: float) -> float:
+        """When *replica* will begin a batch that is sent now."""
+        if len(replica.batches) < self.width or replica.free_at < now:
+            return now
+        return replica.free_at
+
+    def sent(self, replica: Replica, batch_no: int, size: int, now: float) -> None:
+        running = len(replica.batches) < self.width
+        replica.batches[batch_no] = Batch(size, now, now if running else NO_DEADLINE)
+        self._plan(replica)
+
+    # --- answers ------------------------------------------------------------------------------------------------------
+
+    def item_done(self, replica: Replica, entry: Entry, now: float, ok: bool, run_s: float) -> Batch | None:
+        """One request of a batch is answered; the batch when it was the last one."""
+        batch = replica.batches.get(entry.batch)
+        if batch is None:
+            return None
+        batch.good |= ok
+        batch.left -= 1
+        if batch.left:
+            return None
+        del replica.batches[entry.batch]
+        if batch.good and run_s > 0.0:
+            self._learn(batch, now, run_s)
+        took = now - (batch.started if batch.started < now else batch.sent_at)
+        replica.finished(took, batch.good, now)
+        if batch.good:
+            self._times.observe(batch.size, took, now)
+        self._slot_free(replica, now)
+        return batch
+
+    def item_returned(self, replica: Replica, entry: Entry, now: float) -> None:
+        """One request of a batch came back unstarted."""
+        batch = replica.batches.get(entry.batch)
+        if batch is None:
+            return
+        batch.left -= 1
+        batch.size -= 1
+        if not batch.left:
+            del replica.batches[entry.batch]
+            self._slot_free(replica, now)
+
+    def _slot_free(self, replica: Replica, now: float) -> None:
+        """The next batch there begins now."""
+        free = self.width
+        for batch in replica.batches.values():
+            if free and batch.started == NO_DEADLINE:
+                batch.started = now
+            free -= 1
+            if free <= 0:
+                break
+        self._plan(replica)
+
+    def _learn(self, batch: Batch, now: float, run_s: float) -> None:
+        """Overhead from a batch that did not wait; width from one that should have waited and did not, or the reverse."""
+        waited = now - batch.sent_at - run_s
+        if batch.started == batch.sent_at:
+            overhead = max(0.0, waited)
+            if overhead > self.overhead_s:
+                self.overhead_s = min(overhead, 2.0 * self.overhead_s + 0.001)
+            else:
+                self.overhead_s += (overhead - self.overhead_s) * 0.1
+            if self.width > 1 and overhead > 0.5 * run_s + 2.0 * self.overhead_s:
+                self.width -= 1
+            return
+        due = now if batch.started == NO_DEADLINE else batch.started
+        expected = due - batch.sent_at  # what it would have waited, had there been no free slot
+        if expected > max(_PARALLEL_MIN_S, self.overhead_s) and waited < 0.5 * expected:
+            self.width = min(_MAX_WIDTH, self.width + 1)
+
+    def _plan(self, replica: Replica) -> None:
+        """When slots become free there, and how much work it has."""
+        times = self._times
+        free_at = early_at = NO_DEADLINE
+        ends = waiting = 0.0
+        running = 0
+        for batch in replica.batches.values():
+            mean = times.mean(batch.size)
+            if batch.started == NO_DEADLINE:
+                waiting += mean
+                continue
+            running += 1
+            ends += batch.started + mean
+            free_at = min(free_at, batch.started + mean)
+            early_at = min(early_at, batch.started + times.low(batch.size))
+        replica.free_at, replica.early_at = free_at, early_at
+        replica.ends, replica.running, replica.waiting_s = ends, running, waiting
