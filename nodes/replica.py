@@ -59,8 +59,8 @@ wake-up of the loop during a handler's pure-Python work waits that long, and the
 class ReplicaSpec(msgspec.Struct, kw_only=True):
     """What a worker node tells a replica process.
 
-    node: the replica's own node id, 32 hexadecimal digits.  index: its number among the backend's replicas.
-    version: of the code, shown to the routers.  config: as of :class:`zserve.config.BackendConfig`.
+    node: the replica's own node id, 32 hexadecimal digits; worker: its worker node's.  index: its number among the
+    backend's replicas.  version: of the code, shown to the routers.  config: as of :class:`zserve.config.BackendConfig`.
     routers: addresses to dial; more are learned from them.  status_fd: where to report (-1: nowhere).
     log_level: one of :data:`zserve.nodes.logs.LEVELS`; log_json: one JSON object a line, on a terminal too.
     debug: tracebacks go to clients.
@@ -69,6 +69,7 @@ class ReplicaSpec(msgspec.Struct, kw_only=True):
     node: str
     backend: str
     code: str
+    worker: str = ""
     index: int = 0
     version: str = ""
     init_args: list[Any] = []
@@ -114,8 +115,8 @@ def _read_spec() -> tuple[int, ReplicaSpec]:
             raise ServeError("the replica spec has more than 64 MiB")
     try:
         spec = msgspec.json.decode(line, type=ReplicaSpec)
-        if len(bytes.fromhex(spec.node)) != 16:
-            raise ValueError("node must be 32 hexadecimal digits")
+        if len(bytes.fromhex(spec.node)) != 16 or len(bytes.fromhex(spec.worker)) not in (0, 16):
+            raise ValueError("a node id must be 32 hexadecimal digits")
     except ValueError as error:
         raise ServeError(f"malformed replica spec: {error}") from None
     parse_backend_config(spec.config)
@@ -242,6 +243,9 @@ class _Replica:
             name=f"{spec.backend}#{spec.index}",
             pid=os.getpid(),
             host=os.uname().nodename,
+            backend=spec.backend,
+            code=spec.version,
+            worker=bytes.fromhex(spec.worker),
         )
         self._handler = handler
         self._core = core = ReplicaCore(

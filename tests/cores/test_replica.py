@@ -17,6 +17,9 @@ from zserve.handler.pace import ASYNC_DEFAULT
 from zserve.handler.recent import RecentAnswers
 from zserve.handler.runs import Run
 from zserve.http.answers import KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA
+from zserve.registry.registry import Registry
+from zserve.registry.sync import ConfigSync
+from zserve.registry.values import BackendValue, encode_value
 from zserve.wire.messages import (
     FLAG_IDEMPOTENT,
     FLAG_WEB,
@@ -27,6 +30,7 @@ from zserve.wire.messages import (
     Grant,
     Hello,
     NodeInfo,
+    Records,
     Result,
     Return,
 )
@@ -513,6 +517,22 @@ def test_config_change_takes_effect_at_once() -> None:
     assert bench.core.threads == 4
     assert len(bench.runs) == 3
     assert bench.grants[A].limit == 4
+
+
+def test_the_registry_tells_of_a_new_config() -> None:
+    info = NodeInfo(b"r" * 16, b"b" * 8, "replica")
+    sync = ConfigSync(info, lambda: 1_000)
+    bench = Bench(sync=sync)
+    writer = Registry(b"w" * 16)
+    for limit in (7, 9):
+        value = encode_value(BackendValue(code="m:f", version="1", config=BackendConfig(max_concurrent_queries=limit)))
+        held = writer.get("backend/b")
+        record = writer.write("backend/b", value, held.stamp if held else None, 1_000 + limit)
+        bench.receive(Records([record]))
+        assert bench.core.config.max_concurrent_queries == limit
+        assert bench.core.threads == limit
+    assert bench.grants[A].limit == 9
+    assert bench.core.ping(A, bench.now).digest == writer.digest()
 
 
 # --- drain and exit ---------------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ LONG_RUN_S = 0.020
 class Pace:
     """Three numbers, and the moving averages (a tenth for the newest) that they follow.
 
-    batch: the largest run, in calls.  threads: how many sync runs may be in user code at a time.  run_s, call_s: seconds
-    that a run takes, and a call's share of it; 0 before the first.
+    batch: the largest run, in calls.  threads: how many sync runs may be in user code at a time.  run_s, call_s:
+    seconds that a run takes, and a call's share of it; 0 before the first.
     """
 
     __slots__ = ("_accepts_batch", "_asynchronous", "_derived_for_s", "batch", "call_s", "config", "run_s", "threads")
@@ -52,7 +52,7 @@ class Pace:
 
     @property
     def changed(self) -> bool:
-        """Whether calls take so much longer or shorter than when the capacity was derived that this is worth redoing."""
+        """Whether calls take so much longer or shorter than before that the capacity is worth deriving anew."""
         return not 0.7 * self._derived_for_s <= self.call_s <= 1.4 * self._derived_for_s
 
     def capacity(self) -> int:

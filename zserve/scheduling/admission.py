@@ -2,8 +2,8 @@
 
 On arrival: work that leaves before it (earlier deadlines, higher priority) divided by what the backend does in
 parallel, plus the p95 of its own service, against its budget (Lam, Ngan, To: EDF with admission keeps its guarantee
-under overload).  Requests already at the replicas count with what is left of them; a replica that is overdue counts with as
-much again as it is late, so a hung backend refuses instead of collecting requests.
+under overload).  Requests already at the replicas count with what is left of them; a replica that is overdue counts
+with as much again as it is late, so a hung backend refuses instead of collecting requests.
 
 Permissive where it knows nothing: without replicas requests wait for them, without samples all are let in, and an idle
 backend whose samples are older than a second gets one request to learn from, whatever they say.

@@ -20,6 +20,7 @@ from .admission import CAUTION, MARGIN_S, Admission
 from .batching import BatchFormer
 from .deadline_heap import DeadlineHeap
 from .entry import CANCELLED, DONE, IN_FLIGHT, NO_DEADLINE, Dispatch, Entry
+from .figures import COUNTERS, batch_figures, replica_figures, time_figures
 from .pipeline import Pipeline
 from .replicas import Fleet
 from .service_time import ServiceTimes
@@ -92,7 +93,7 @@ class BackendQueue:
         self._stride = 1
         self._wait_until: float | None = None
         self._sizes: dict[int, int] = {}
-        self._counts = dict.fromkeys(_COUNTERS, 0)
+        self._counts = dict.fromkeys(COUNTERS, 0)
         self.configure(config, 0.0)
 
     def configure(self, config: BackendConfig, now: float) -> None:
@@ -132,7 +133,7 @@ class BackendQueue:
         deadline = entry.deadline
         if deadline != NO_DEADLINE:
             if not deadline > now:
-                counts["expired_on_arrival"] += 1
+                counts["expired"] += 1
                 if deadline != deadline:
                     return Refusal(400, "the deadline is not a number")
                 return Refusal(504, "the deadline had passed on arrival")
@@ -408,22 +409,21 @@ class BackendQueue:
         for peer, member in self._fleet.members.items():
             told = member.told
             if told is None:
-                if queued or member.epoch >= 0:
-                    due.append(peer)
-                continue
-            epoch, before, at = told
-            if epoch != member.epoch or (queued > 0) != (before > 0) or (queued and (queued >= 2 * before or 2 * queued <= before or now - at >= _DEMAND_EVERY_S)):
+                stale = queued > 0 or member.epoch >= 0
+            elif told[0] != member.epoch or (queued > 0) != (told[1] > 0):
+                stale = True
+            else:
+                same = told[1] < 2 * queued < 4 * told[1] and now - told[2] < _DEMAND_EVERY_S
+                stale = queued > 0 and not same
+            if stale:
                 due.append(peer)
         return due
 
     # --- for people ---------------------------------------------------------------------------------------------------
 
     def statistics(self) -> dict[str, Any]:
-        """Counters since the start and what is known now; times in seconds."""
-        counts, times, sizes = self._counts, self._times, self._sizes
-        batches = sum(sizes.values())
-        sent = sum(size * count for size, count in sizes.items())
-        a, b = times.model()
+        """Counters since the start (see :data:`zserve.scheduling.figures.COUNTERS`) and what is known now; seconds."""
+        counts, times = self._counts, self._times
         return {
             "policy": self._policy,
             "queued": self._heap.live,
@@ -435,41 +435,13 @@ class BackendQueue:
                 "late_on_arrival": counts["refused_late"],
                 "late_at_dequeue": counts["refused_at_dequeue"],
             },
-            "expired": counts["expired"] + counts["expired_on_arrival"],
-            **{key: counts[key] for key in ("completed", "cancelled", "missed", "retried", "handed_back", "lost")},
-            "sent": sent,
-            "batches": batches,
-            "batch_size": {
-                "mean": sent / batches if batches else 0.0,
-                "max": max(sizes, default=0),
-                "histogram": dict(sorted(sizes.items())),
-            },
+            **{key: counts[key] for key in COUNTERS if not key.startswith("refused")},
+            **batch_figures(self._sizes),
             "credits": self._fleet.credit,
-            "replicas": {
-                peer.hex(): {
-                    "in_flight": len(member.held),
-                    "credit": member.limit - member.sent,
-                    "latency_s": member.latency,
-                    "failing": member.failing,
-                }
-                for peer, member in self._fleet.members.items()
-            },
-            "service_time": {
-                "samples": times.seen,
-                "run_s": self._run_s,
-                "fixed_s": a,
-                "each_s": b,
-                "p95_s": times.p95(max(1, times.largest)) if times.seen else 0.0,
-                "overhead_s": self._pipeline.overhead_s,
-            },
+            "replicas": replica_figures(self._fleet),
+            "service_time": {**time_figures(times), "run_s": self._run_s, "overhead_s": self._pipeline.overhead_s},
             "backlog_s": self._admission.backlog_s(times.last_at) if times.seen and self._heap.live else 0.0,
         }
-
-
-_COUNTERS = (
-    "completed", "cancelled", "missed", "retried", "handed_back", "lost",
-    "refused_full", "refused_late", "refused_at_dequeue", "expired", "expired_on_arrival",
-)  # fmt: skip
 
 
 def _by_seq(entry: Entry) -> int:

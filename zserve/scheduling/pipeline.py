@@ -1,7 +1,7 @@
 """Keeps batching replicas busy: what runs there, what is ahead, and when the next batch should leave.
 
-A replica runs ``width`` batches at a time (one, unless it shows that it runs more) and may have one ahead.  The next one
-is sent so early that it is there when a slot becomes free, going by the quickest tenth of what was measured, and no
+A replica runs ``width`` batches at a time (one, unless it shows that it runs more) and may have one ahead.  The next
+one is sent so early that it is there when a slot becomes free, going by the quickest tenth of what was measured, and no
 earlier: until then a more urgent request can still come first, and the batch can still grow.
 """
 
@@ -125,7 +125,7 @@ class Pipeline:
         self._plan(replica)
 
     def _learn(self, batch: Batch, now: float, run_s: float) -> None:
-        """Overhead from a batch that did not wait; width from one that should have waited and did not, or the reverse."""
+        """Overhead from a batch that did not wait; width from one that did not wait although it should, or did."""
         waited = now - batch.sent_at - run_s
         if batch.started == batch.sent_at:
             overhead = max(0.0, waited)

@@ -7,8 +7,8 @@ percentile of the ratio (seen / model), taken among samples of about that n (sam
 them, else among all.
 
 Memory is a window of the last 64 samples, none older than 5 s (or than 8 mean service times).  A step up shows after
-two samples, because two in a row beyond the p95 are believed at once; a step down within the window.  Backends that answer
-thousands a second are sampled, about one answer every few milliseconds.
+two samples, because two in a row beyond the p95 are believed at once; a step down within the window.  Backends that
+answer thousands a second are sampled, about one answer every few milliseconds.
 
 Starts out permissive: as long as nothing is known, every estimate is 0; while only one n has been seen, time is taken
 not to depend on n.
