@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
@@ -22,8 +23,8 @@ from .complaint import complain
 __all__ = ["LocalFabric", "Place", "interruptible"]
 
 START_TIMEOUT_S = 30.0
-_ABANDON_S = 5.0
-_FORCE_S = 3.0  # a second more than a program that is forced takes to clean up
+_ABANDON_S = 5
+_FORCE_S = 3  # a second more than a program that is forced takes to clean up
 
 
 class Place(NamedTuple):
@@ -74,6 +75,8 @@ class LocalFabric:
     ) -> None:
         self._grace_s = grace_s
         self._run_dir = ""
+        self._asked = False
+        self._forced = False
         line = [sys.executable, "-P", "-m", "zserve.nodes.local", "--host", host, "--port", str(port)]
         line += ["--slots", str(slots), "--name", name, "--app-dir", str(app_dir), "--grace", str(grace_s)]
         line += ["--log-level", log_level, *(["--debug"] if debug else [])]
@@ -100,71 +103,71 @@ class LocalFabric:
         self._run_dir = facts["run_dir"]
         return Place(address=facts["address"], http=facts["http"], code_dir=facts["code_dir"])
 
+    def take_over_signals(self) -> None:
+        """From now on the first Ctrl-C (or SIGTERM, SIGHUP) has the fabric drained, a second one has it end at once."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGALRM, self._on_overdue)
+
     def wait(self) -> int:
-        """Until it ends, or Ctrl-C ends it; the exit status of the command."""
-        try:
-            status = self._process.wait()
-        except KeyboardInterrupt:
-            sys.stderr.write("zserve: finishing what runs (Ctrl-C again to stop at once)\n")
-            return self._stop()
-        finally:
-            self._close()
-        if status:
-            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-            complain(f"the fabric {how}")
+        """Until it ends; the exit status of the command.  To be called after :meth:`take_over_signals`."""
+        status = self._process.wait()
+        signal.alarm(0)
+        self._close()
+        if self._forced:
+            return 1
+        if not status:
+            return 0
+        if self._asked:
+            complain("not everything could finish in time")
+        else:
+            complain(f"the fabric {f'was killed by signal {-status}' if status < 0 else f'ended with status {status}'}")
             self._sweep()
-        return 1 if status else 0
+        return 1
 
     def abandon(self) -> None:
         """It is of no use any more: nothing was served, so nothing takes long to finish."""
-        self._terminate()
-        try:
-            self._process.wait(_ABANDON_S)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            self._force()
-        finally:
-            self._close()
+        self.take_over_signals()
+        self._asked = True
+        self._signal(signal.SIGTERM)
+        signal.alarm(_ABANDON_S)
+        self._process.wait()
+        signal.alarm(0)
+        self._close()
 
-    def _stop(self) -> int:
-        self._terminate()
-        try:
-            status = self._process.wait(self._grace_s + 10.0)
-        except KeyboardInterrupt:
-            complain("stopped without waiting for what still ran")
-            self._force()
-            return 1
-        except subprocess.TimeoutExpired:
-            complain("the fabric did not end in time and was killed")
-            self._force()
-            return 1
-        if status:
-            complain("not everything could finish in time")
-        return 1 if status else 0
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._asked:
+            self._asked = True
+            os.write(2, b"zserve: finishing what runs (Ctrl-C again to stop at once)\n")
+            self._signal(signal.SIGTERM)
+            signal.alarm(math.ceil(self._grace_s) + 10)
+        else:
+            self._force("stopped without waiting for what still ran")
+
+    def _on_overdue(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._forced:
+            self._force("the fabric did not end in time")
+        elif self._process.returncode is None:
+            self._signal(signal.SIGKILL)  # its nodes find their life lines cut
+
+    def _force(self, why: str) -> None:
+        """The second signal has it end without waiting; it is another one than the first, for equal ones may merge."""
+        if not self._forced:
+            self._forced = True
+            complain(why)
+        self._signal(signal.SIGINT)
+        signal.alarm(_FORCE_S)
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def _close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             with suppress(OSError):
                 pipe.close()
-
-    def _terminate(self) -> None:
-        """The first signal asks it to end."""
-        with suppress(ProcessLookupError):
-            self._process.terminate()
-
-    def _force(self) -> None:
-        """The second signal has it end without waiting; it is another one than the first, for equal ones may merge."""
-        with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGINT)
-        while True:
-            try:
-                self._process.wait(_FORCE_S)
-                return
-            except KeyboardInterrupt:
-                continue
-            except subprocess.TimeoutExpired:
-                with suppress(ProcessLookupError):
-                    os.killpg(self._process.pid, signal.SIGKILL)
 
     def _sweep(self) -> None:
         """The fabric was killed: its nodes notice and end; what they cannot remove themselves is removed here."""

@@ -48,8 +48,9 @@ log = logging.getLogger("zserve.replica")
 ORPHAN_DRAIN_S = 2.0
 """How long a replica whose parent died finishes what it runs."""
 EXIT_DRAIN_S = 2.0
-EXIT_LIMIT_S = 5.0
-"""Python's own way out (threads of the user's, atexit, destructors) may take this long, then the process just ends."""
+EXIT_LIMIT_S = 1.5
+"""Python's own way out (threads of the user's, atexit, destructors) may take this long, then the process just ends.
+Less than the margin that a worker node leaves before it kills."""
 SWITCH_INTERVAL_S = 0.001
 """How long a thread that computes keeps the interpreter lock while the event loop wants it.  With Python's 5 ms, every
 wake-up of the loop during a handler's pure-Python work waits that long, and there are several in a request's way; at
@@ -60,7 +61,7 @@ class ReplicaSpec(msgspec.Struct, kw_only=True):
     """What a worker node tells a replica process.
 
     node: the replica's own node id, 32 hexadecimal digits; worker: its worker node's.  index: its number among the
-    backend's replicas.  version: of the code, shown to the routers.  config: as of :class:`zserve.config.BackendConfig`.
+    backend's replicas.  version: of the code, shown to the routers.  config: of :class:`zserve.config.BackendConfig`.
     routers: addresses to dial; more are learned from them.  status_fd: where to report (-1: nowhere).
     log_level: one of :data:`zserve.nodes.logs.LEVELS`; log_json: one JSON object a line, on a terminal too.
     debug: tracebacks go to clients.

@@ -86,10 +86,10 @@ def command(
         )
         try:
             _serve(fabric, target, app_dir, started_at)
+            return fabric.wait()
         except BaseException:
             fabric.abandon()
             raise
-        return fabric.wait()
 
 
 def _serve(fabric: LocalFabric, target: str, app_dir: Path, started_at: float) -> None:
@@ -105,6 +105,7 @@ def _serve(fabric: LocalFabric, target: str, app_dir: Path, started_at: float) -
     place = fabric.started()
     with ControlClient(place.address, name="zserve run") as client:
         apply(application.declarations, Operations(client, CodeNamer(place.code_dir, [str(app_dir)])))
+    fabric.take_over_signals()
     took_s = time.monotonic() - started_at
     click.echo(f"zserve: serving {target} on {place.http} (started in {took_s:.1f} s; Ctrl-C stops)")
     for declaration in application.declarations:

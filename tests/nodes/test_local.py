@@ -48,7 +48,11 @@ class Process:
 
     def __init__(self, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-m", *arguments],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         self.tree: set[int] = set()
 
@@ -184,7 +188,7 @@ def test_a_role_that_is_killed_is_started_again_and_the_port_stays_open(local: A
     process.remember_tree()
     process.process.terminate()
     status, err = process.end()
-    assert status == 0
+    assert status == 0, err
     assert f"the {role} was killed by signal 9 (SIGKILL)" in err
 
 

@@ -58,6 +58,14 @@ class Model:
 
 async def later(request):
     return "later " + request.method
+
+async def block():
+    print("in", flush=True)
+    time.sleep(100)
+
+def linger():
+    threading.Thread(target=time.sleep, args=(100,), daemon=False).start()
+    return "lingers"
 """
 
 
@@ -262,17 +270,20 @@ def test_a_class_is_constructed_configured_and_called_in_one_thread(
     with_router(start, run_base, script, code="replica_app:Model", init_args=[3], init_kwargs={}, config=config)
 
 
-def test_coroutines_and_empty_standard_input(start: Callable[..., Process], run_base: Path) -> None:
-    async def later(router: RouterStub, process: Process) -> None:
+def test_coroutines(start: Callable[..., Process], run_base: Path) -> None:
+    async def script(router: RouterStub, process: Process) -> None:
         router.call(1)
         await router.until(lambda: b"later POST" in router.received)
 
-    async def stdin(router: RouterStub, process: Process) -> None:
+    with_router(start, run_base, script, code="replica_app:later")
+
+
+def test_standard_input_is_empty_for_user_code(start: Callable[..., Process], run_base: Path) -> None:
+    async def script(router: RouterStub, process: Process) -> None:
         router.call(1)
         await router.until(lambda: b"''" in router.received)
 
-    with_router(start, run_base, later, code="replica_app:later")
-    with_router(start, run_base, stdin, code="replica_app:stdin")
+    with_router(start, run_base, script, code="replica_app:stdin")
 
 
 def test_sys_exit_in_a_handler_is_answered_and_ends_the_process(start: Callable[..., Process], run_base: Path) -> None:
@@ -294,6 +305,29 @@ def test_it_ends_when_its_parent_does(start: Callable[..., Process]) -> None:
     process.orphan()
     assert process.report()["state"] == "draining"
     assert process.wait() == 0
+
+
+def test_it_ends_with_its_parent_even_when_user_code_blocks_the_loop(
+    start: Callable[..., Process], run_base: Path
+) -> None:
+    async def script(router: RouterStub, process: Process) -> None:
+        router.call(1)
+        assert process.process.stdout is not None
+        assert await asyncio.to_thread(process.process.stdout.readline) == b"in\n"
+        process.orphan()
+        assert await asyncio.to_thread(process.wait) == 1
+
+    with_router(start, run_base, script, code="replica_app:block")
+
+
+def test_threads_of_user_code_do_not_keep_it_alive(start: Callable[..., Process], run_base: Path) -> None:
+    async def script(router: RouterStub, process: Process) -> None:
+        router.call(1)
+        await router.until(lambda: b"lingers" in router.received)
+        process.process.terminate()
+        assert await asyncio.to_thread(process.wait) == 0
+
+    with_router(start, run_base, script, code="replica_app:linger")
 
 
 @pytest.mark.parametrize(

@@ -125,8 +125,8 @@ def test_with_room_enough_a_leave_moves_little_more_than_what_was_there(
     assert sum(map(len, after.values())) == total
     # What it held has to move; the bound on the load may push a few others.
     lost = len(before[nodes[0].node])
-    assert lost <= started(before, after) <= lost + 1 + total // 4
-    assert started(after, before) <= lost + 1 + total // 4
+    assert lost <= started(before, after) <= lost + 2 + total // 4
+    assert started(after, before) <= lost + 2 + total // 4
 
 
 @settings(max_examples=60, deadline=None)

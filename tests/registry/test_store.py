@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import os
 import random
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -166,23 +168,24 @@ def test_a_flipped_bit_in_a_record_is_detected(path: Path) -> None:
     assert notes == [f"{path}: the record 'endpoint/e001' is damaged and was left out"]
 
 
-@pytest.fixture(scope="module")
-def good_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], bytes]:
-    path = tmp_path_factory.mktemp("good") / "registry.sqlite"
-    return stored(path, 60), path.read_bytes()
+@functools.cache
+def good_file() -> tuple[list[Record], bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "registry.sqlite"
+        return stored(path, 60), path.read_bytes()
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(["cut", "noise", "zeros"]), st.floats(0, 0.999), st.integers(1, 9000))
 def test_no_damage_goes_unnoticed_or_stops_the_router(
-    good_file: tuple[list[Record], bytes],
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,
     where: float,
     length: int,
 ) -> None:
     path = tmp_path_factory.mktemp("state") / "registry.sqlite"
-    records, raw = good_file[0], bytearray(good_file[1])
+    records, whole = good_file()
+    raw = bytearray(whole)
     at = int(where * len(raw))
     if kind == "cut":
         del raw[at:]

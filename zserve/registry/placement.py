@@ -76,8 +76,13 @@ def place(backends: Mapping[str, Need], workers: Iterable[NodeInfo]) -> Placemen
     placed: Placement = {node.node: [] for node in nodes}
     total = sum(need.num_replicas for need in backends.values())
     slots = sum(node.slots for node in nodes)
+    if not slots:
+        return placed
+    evenly = max((math.ceil(need.num_replicas / len(nodes)) for need in backends.values()), default=0)
     for node in nodes:
-        node.cap = math.ceil(LOAD_BOUND * min(total, slots) * node.slots / slots) if slots else 0
+        # Each node rounds at a point of its own, so that a small change of the share changes the bound of few.
+        share = LOAD_BOUND * min(total, slots) * node.slots / slots
+        node.cap = max(1, evenly, math.floor(share + _score("", node.node) / (1 << 64)))
     for name in sorted(backends, key=lambda name: _turn(name, backends[name])):
         _deal(name, backends[name], nodes, placed)
     return placed

@@ -26,6 +26,9 @@ SCHEMA_VERSION = 1
 _APPLICATION_ID = 0x7A737276  # "zsrv"
 _BUSY_S = 2.0
 _MAGIC = b"SQLite format 3\0"
+_TROUBLE = tuple(
+    f"SQLITE_{name}" for name in ("BUSY", "LOCKED", "CANTOPEN", "PERM", "AUTH", "FULL", "IOERR", "NOMEM", "INTERRUPT")
+)
 _SIDE_FILES = ("-wal", "-shm")
 _RECORDS = "CREATE TABLE records (key TEXT PRIMARY KEY, body BLOB NOT NULL, checksum BLOB NOT NULL)"
 _FACTS = "CREATE TABLE facts (name TEXT PRIMARY KEY, number INTEGER NOT NULL)"
@@ -60,7 +63,7 @@ class Store:
         try:
             self._read(notes)
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not _is_damage(error, self.path):
                 self._close_quietly()
                 raise StoreError(self._cannot("open", error)) from None
             records = self._salvage()
@@ -145,7 +148,12 @@ class Store:
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             connection.execute("COMMIT")
         elif application != _APPLICATION_ID:
+            ours = connection.execute("SELECT count(*) FROM sqlite_master WHERE sql IN (?, ?)", (_RECORDS, _FACTS))
+            if ours.fetchone() == (2,):
+                raise sqlite3.DatabaseError("malformed header: application id")
             raise StoreError(f"{self.path} is a SQLite file of another program; choose another state folder")
+        elif not 1 <= version <= SCHEMA_VERSION + 1000:
+            raise sqlite3.DatabaseError(f"malformed header: schema version {version}")
         elif version > SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path} was written by a newer version (schema {version}, this one knows {SCHEMA_VERSION})"
@@ -250,9 +258,12 @@ def _is_foreign(path: Path) -> bool:
         return False
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
+def _is_damage(error: sqlite3.DatabaseError, path: Path) -> bool:
+    """Whether the content of the file is at fault, and not the disk, the rights or another process."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "malformed" in str(error) or "no such" in str(error)
+    if name.startswith("SQLITE_READONLY"):
+        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)  # a header that forbids writing
+    return not name.startswith(_TROUBLE)
 
 
 def _decode(body: object, checksum: object) -> Record | None:
