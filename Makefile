@@ -65,6 +65,7 @@ define set_up
 	             "Name another one: make PYTHON=/path/to/python3" >&2; exit 1; \
 	    fi; \
 	    echo "Making $(VENV) with $$("$$python" --version)"; \
+	    mkdir $(VENV); touch $(VENV)/.unfinished; \
 	    "$$python" -m venv $(VENV) || { rm -rf $(VENV); \
 	        echo "'$$python -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	    printf '%s\n' "$$here" > $(VENV)/.made-in; \

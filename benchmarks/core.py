@@ -15,7 +15,7 @@ import random
 import sys
 import tracemalloc
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, process_time
 
 from zserve.config import BackendConfig
 from zserve.scheduling.backend_queue import BackendQueue, Entry
@@ -51,8 +51,8 @@ def throughput(requests: int, batch: int | None, replicas: int, make: Make, turn
     """Requests a second, arriving and answered in groups of *turn*, as an event loop sees them under load."""
     queue = backend(BackendConfig(max_batch_size=batch, max_queued_requests=10**8), replicas, 1 << 60)
     entries = [make(index, perf_counter()) for index in range(requests)]
-    clock = perf_counter
-    began = clock()
+    clock = perf_counter  # what the core is told; what it costs is measured in processor time
+    began = process_time()
     offer, completed, dispatch = queue.offer, queue.completed, queue.dispatch
     for start in range(0, requests, turn):
         now = clock()
@@ -68,7 +68,7 @@ def throughput(requests: int, batch: int | None, replicas: int, make: Make, turn
                     completed(replica, entry.id, now, ok=True, run_s=0.0001)
             sent = dispatch(now) if len(queue) else []
         queue.next_wakeup()
-    took = clock() - began
+    took = process_time() - began
     done = queue.statistics()["completed"]
     assert done == requests, done
     return requests / took
@@ -84,7 +84,7 @@ def growth(depth: int, make: Make, batch: int, rounds: int) -> float:
     gc.collect()
     gc.freeze()
     later = queue_entries[depth:]
-    began = perf_counter()
+    began = process_time()
     for index in range(rounds):
         now = perf_counter()
         for entry in later[index * batch : (index + 1) * batch]:
@@ -92,7 +92,7 @@ def growth(depth: int, make: Make, batch: int, rounds: int) -> float:
         for each in queue.dispatch(now):
             for entry in each.entries:
                 queue.completed(each.replica, entry.id, now, ok=True, run_s=0.0001)
-    took = perf_counter() - began
+    took = process_time() - began
     gc.unfreeze()
     return took / (rounds * batch) * 1e6
 

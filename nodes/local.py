@@ -353,7 +353,7 @@ def _parse(arguments: Sequence[str] | None) -> LocalOptions:
     parser.add_argument("--policy-kwargs", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--state-dir", default="")
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that a drain may take")
-    parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-level", default="warning")
     parser.add_argument("--debug", action="store_true")
     given = parser.parse_args(arguments)
     return LocalOptions(

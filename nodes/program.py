@@ -1,8 +1,9 @@
 """How every node program runs: one event loop, signals that drain, a life line, an exit status.
 
 The first SIGINT, SIGTERM or SIGHUP, or the end of the life line, sets :attr:`Stop.requested`: the program drains and
-returns.  A second signal, or a drain that outlasts its grace, cancels the program, which then has
-:data:`FORCED_CLEANUP_S` for its ``finally`` clauses (children, files); a third ends the process on the spot.
+returns.  A second signal (SIGINT, or any a moment later), or a drain that outlasts its grace, cancels the program,
+which then has :data:`FORCED_CLEANUP_S` for its ``finally`` clauses (children, files); a third ends the process on the
+spot.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ FORCED_CLEANUP_S = 2.0
 
 SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 """What ends a program.  One that must not be interrupted while it starts blocks them; they wait for the loop."""
+
+SAME_WISH_S = 1.0
+"""A SIGTERM so soon after the first signal, or after the end of the life line, is not a second one."""
 
 _OPEN_FILES = 65_536
 
@@ -148,22 +152,31 @@ class _End:
         self._loop = asyncio.get_running_loop()
         self._timers: list[asyncio.TimerHandle] = []
         self._lifeline = -1
-        self._asked = False
+        self._asked_at: float | None = None
         stop.on_request = lambda: self.limit(options.grace_s)
 
     def on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         if self.stop.forced:
             os._exit(1)
-        elif self._asked:
+        elif self._asked_at is not None and self._is_same_wish(number):
+            pass
+        elif self._asked_at is not None:
             log.info("second signal (%s): ending without waiting", name)
             self.force()
         else:
             self.ask(name, self.options.grace_s)
 
+    def _is_same_wish(self, number: int) -> bool:
+        """True for what comes from two sides at once: a service manager signals a parent and its children, and the
+        parent passes it on.  Whoever wants to force a program sends SIGINT, or waits a moment."""
+        assert self._asked_at is not None
+        return number != signal.SIGINT and self._loop.time() - self._asked_at < SAME_WISH_S
+
     def ask(self, reason: str, grace_s: float) -> None:
         """The parent, or whoever sits at the terminal, wants the program to end."""
-        self._asked = True
+        if self._asked_at is None:
+            self._asked_at = self._loop.time()
         log.debug("stopping: %s", reason)
         self.stop.request(reason)  # a no-op if the program is ending by itself, as after `zserve shutdown`
         self.limit(grace_s)

@@ -70,6 +70,7 @@ class Bench:
         self.returns: list[tuple[bytes, Return]] = []
         self.grants: dict[bytes, Grant] = {}
         self.runs: list[Run] = []
+        self.running: set[Run] = set()
         for router in routers:
             self.core.link_up(router, hello(), self.now)
         self.take()
@@ -90,12 +91,29 @@ class Bench:
         self.core.receive(peer, [p if isinstance(p, tuple) else (p, b"", b"") for p in parcels], self.now)
         self.take()
 
+    def start(self, run: Run) -> bool:
+        """What the executor does first; False when the core has taken the run back."""
+        if run not in self.running and not run.claim():
+            return False
+        self.running.add(run)
+        run.started = run.started or self.now
+        return True
+
     def finish(self, run: Run, *answers: Any, run_s: float = 0.001) -> None:
-        run.started = self.now
+        if not self.start(run):
+            self.core.finished([(run, None)], self.now)
+            self.take()
+            return
         self.now += run_s
         run.ended = self.now
         given = list(answers) or [(200, KIND_TEXT, b"", b"ok", ORIGIN_CODE)] * len(run.calls)
         self.core.finished([(run, given)], self.now)
+        self.take()
+
+    def skip(self, run: Run) -> None:
+        """The executor comes to the run too late."""
+        run.claim()
+        self.core.finished([(run, None)], self.now)
         self.take()
 
     def tick(self, later_s: float = 0.0) -> None:
@@ -230,8 +248,9 @@ def test_what_has_been_answered_is_freed_without_the_collector() -> None:
         bench.finish(bench.runs[0])
         bench.receive(call(3, budget_s=0.0), call(4))
         bench.receive(Cancel([request_id(4)]))
-        bench.core.finished([(bench.runs[1], None)], bench.now)
+        bench.skip(bench.runs[1])
         bench.runs.clear()
+        bench.running.clear()
         assert gc.collect() == 0
     finally:
         gc.enable()
@@ -281,9 +300,17 @@ def test_a_run_that_the_executor_did_not_start_in_time_is_answered() -> None:
     bench = Bench()
     bench.receive(call(1, budget_s=0.1))
     bench.now += 0.2
-    bench.core.finished([(bench.runs[0], None)], bench.now)
-    bench.take()
+    bench.skip(bench.runs[0])
     assert bench.statuses == [(1, 504)]
+
+
+def test_what_was_given_ahead_behind_a_stuck_run_is_answered() -> None:
+    bench = Bench()
+    bench.receive(call(1), call(2, budget_s=0.5))
+    bench.start(bench.runs[0])
+    bench.tick(1.5)
+    assert bench.statuses == [(2, 504)]
+    assert not bench.start(bench.runs[1])
 
 
 # --- cancellation -----------------------------------------------------------------------------------------------------
@@ -294,6 +321,7 @@ def test_cancel_before_it_started() -> None:
     bench.core._pace.threads = 1
     bench.core._pace.run_s = 1.0
     bench.receive(call(1), call(2))
+    bench.start(bench.runs[0])
     bench.receive(Cancel([request_id(2), request_id(99)]))
     assert bench.statuses == [(2, 499)]
     bench.finish(bench.runs[0])
@@ -311,6 +339,7 @@ def test_cancel_in_the_message_of_the_call() -> None:
 def test_cancel_of_a_running_coroutine_aborts_it_once() -> None:
     bench = Bench(asynchronous=True)
     bench.receive(call(1))
+    bench.start(bench.runs[0])
     bench.receive(Cancel([request_id(1)]))
     bench.receive(Cancel([request_id(1)]))
     assert bench.core.aborts == bench.runs
@@ -322,6 +351,7 @@ def test_cancel_of_a_running_coroutine_aborts_it_once() -> None:
 def test_a_batch_is_aborted_when_all_of_it_is_cancelled() -> None:
     bench = Bench(BackendConfig(max_batch_size=4), accepts_batch=True, asynchronous=True)
     bench.receive(call(1, batch=7, size=2), call(2, batch=7, size=2))
+    bench.start(bench.runs[0])
     bench.receive(Cancel([request_id(1)]))
     assert not bench.core.aborts
     bench.receive(Cancel([request_id(2)]))
@@ -331,6 +361,7 @@ def test_a_batch_is_aborted_when_all_of_it_is_cancelled() -> None:
 def test_cancel_of_a_running_sync_call_keeps_its_slot_until_it_ends() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=1))
     bench.receive(call(1))
+    bench.start(bench.runs[0])
     before = bench.grants[A].limit
     bench.receive(Cancel([request_id(1)]))
     assert not bench.core.aborts
@@ -341,19 +372,20 @@ def test_cancel_of_a_running_sync_call_keeps_its_slot_until_it_ends() -> None:
     assert bench.grants[A].limit == before + 1
 
 
-def test_a_cancelled_run_that_was_not_started_answers_499() -> None:
+def test_a_run_given_ahead_is_taken_back_when_it_is_cancelled() -> None:
     bench = Bench()
     bench.receive(call(1), call(2))
     bench.receive(Cancel([request_id(2)]))
-    assert bench.runs[1].dropped
-    bench.core.finished([(bench.runs[1], None)], bench.now)
-    bench.take()
+    assert bench.statuses == [(2, 499)]
+    assert not bench.start(bench.runs[1])
+    bench.finish(bench.runs[1])
     assert bench.statuses == [(2, 499)]
 
 
 def test_an_abandoned_coroutine_is_aborted_after_its_deadline() -> None:
     bench = Bench(asynchronous=True)
     bench.receive(call(1, budget_s=2.0))
+    bench.start(bench.runs[0])
     bench.tick(1.0)
     assert not bench.core.aborts
     bench.tick(2.0)
@@ -386,6 +418,7 @@ def test_a_repeated_request_joins_the_running_one() -> None:
 def test_the_second_router_takes_over_when_the_first_dies() -> None:
     bench = Bench(routers=(A, B), asynchronous=True)
     bench.receive(call(1))
+    bench.start(bench.runs[0])
     bench.core.link_down(A, "died", bench.now)
     bench.take()
     assert not bench.core.aborts
@@ -401,6 +434,7 @@ def test_what_a_dead_router_asked_for_and_nobody_else_is_dropped() -> None:
     bench.core._pace.threads = 1
     bench.core._pace.run_s = 1.0
     bench.receive(call(1), call(2))
+    bench.start(bench.runs[0])
     bench.core.link_down(A, "died", bench.now)
     bench.take()
     assert bench.core.held == 1  # the running one
@@ -414,6 +448,7 @@ def test_what_a_dead_router_asked_for_and_nobody_else_is_dropped() -> None:
 def test_an_orphaned_coroutine_is_aborted_after_the_grace() -> None:
     bench = Bench(asynchronous=True)
     bench.receive(call(1))
+    bench.start(bench.runs[0])
     bench.core.link_down(A, "died", bench.now)
     bench.tick(5.0)
     assert not bench.core.aborts
@@ -453,6 +488,7 @@ def test_a_finished_call_frees_its_credit_and_a_dead_router_all_of_its() -> None
     bench = Bench(BackendConfig(max_concurrent_queries=2), routers=(A,))
     bench.receive(call(1), call(2))
     assert bench.grants[A].limit == 2
+    bench.start(bench.runs[1])
     bench.finish(bench.runs[0])
     assert bench.grants[A].limit == 3
     bench.core.link_down(A, "died", bench.now)
@@ -543,6 +579,7 @@ def test_drain_returns_the_unstarted_and_finishes_the_rest() -> None:
     bench.core._pace.threads = 1
     bench.core._pace.run_s = 1.0
     bench.receive(call(1), call(2), call(3))
+    bench.start(bench.runs[0])
     bench.core.drain(bench.now)
     bench.take()
     assert sorted(bench.returned) == [2, 3]
@@ -558,9 +595,12 @@ def test_drain_takes_back_what_was_given_ahead() -> None:
     bench = Bench()
     bench.receive(call(1), call(2))
     assert len(bench.runs) == 2
+    bench.start(bench.runs[0])
     bench.core.drain(bench.now)
-    assert all(run.dropped for run in bench.runs)
-    bench.core.finished([(bench.runs[1], None)], bench.now)
+    bench.take()
+    assert bench.returned == [2]
+    assert not bench.start(bench.runs[1])
+    bench.finish(bench.runs[1])
     bench.finish(bench.runs[0])
     assert bench.returned == [2]
     assert bench.statuses == [(1, 200)]
@@ -591,7 +631,7 @@ def test_fail_drains_and_asks_for_the_exit() -> None:
 def test_a_stuck_sync_call_that_nobody_waits_for_asks_for_the_exit() -> None:
     bench = Bench(stuck_after_s=30.0)
     bench.receive(call(1, budget_s=1.0))
-    bench.runs[0].started = bench.now
+    bench.start(bench.runs[0])
     bench.tick(29.0)
     assert not bench.core.exits
     bench.tick(3.0)
@@ -603,7 +643,7 @@ def test_a_stuck_sync_call_that_nobody_waits_for_asks_for_the_exit() -> None:
 def test_a_long_call_that_somebody_waits_for_is_left_alone() -> None:
     bench = Bench(stuck_after_s=30.0)
     bench.receive(call(1))
-    bench.runs[0].started = bench.now
+    bench.start(bench.runs[0])
     bench.tick(3600.0)
     assert not bench.core.exits
     bench.receive(Cancel([request_id(1)]))
@@ -657,7 +697,7 @@ def test_every_call_gets_exactly_one_answer(asynchronous: bool, batching: bool, 
     for _ in range(data.draw(st.integers(1, 40))):
         bench.now += data.draw(st.sampled_from([0.0, 0.01, 0.4]))
         event = data.draw(
-            st.sampled_from(["call", "call", "call", "cancel", "finish", "finish", "skip", "tick", "down"])
+            st.sampled_from(["call", "call", "call", "cancel", "finish", "finish", "start", "skip", "tick", "down"])
         )
         peer = data.draw(st.sampled_from([A, B]))
         if event == "call" and peer not in dead:
@@ -668,10 +708,13 @@ def test_every_call_gets_exactly_one_answer(asynchronous: bool, batching: bool, 
             bench.receive(*(call(n, batch=1, size=len(group), budget_s=budget) for n in group), peer=peer)
         elif event == "cancel":
             bench.receive(Cancel([request_id(data.draw(st.integers(0, 12)))]), peer=peer)
-        elif event in ("finish", "skip") and open_runs:
+        elif event in ("finish", "skip", "start") and open_runs:
             run = open_runs.pop(data.draw(st.integers(0, len(open_runs) - 1)))
-            if event == "skip" and (run.dropped or run.last_deadline <= bench.now):
-                core.finished([(run, None)], bench.now)
+            if event == "skip" and run not in bench.running and run.last_deadline <= bench.now:
+                bench.skip(run)
+            elif event == "start":
+                bench.start(run)
+                open_runs.append(run)
             else:
                 bench.finish(run)
         elif event == "tick":

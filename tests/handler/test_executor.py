@@ -97,15 +97,15 @@ async def test_as_many_threads_as_are_allowed_and_needed() -> None:
 
 
 @on_loop
-async def test_dropped_and_expired_runs_are_not_started() -> None:
+async def test_runs_taken_back_and_expired_ones_are_not_started() -> None:
     calls: list[int] = []
     bridge = Bridge(lambda: calls.append(1))
-    dropped, expired = run_of(), run_of(held(deadline=time.monotonic() - 1))
-    dropped.dropped = True
-    bridge.executor.submit([dropped, expired])
+    taken, expired = run_of(), run_of(held(deadline=time.monotonic() - 1))
+    assert taken.claim()
+    bridge.executor.submit([taken, expired])
     assert await bridge.wait(2) == [None, None]
     assert not calls
-    assert dropped.started == 0.0
+    assert taken.started == 0.0
     bridge.executor.close()
 
 
@@ -162,16 +162,17 @@ async def test_abort_cancels_a_coroutine() -> None:
 
 
 @on_loop
-async def test_abort_before_the_first_step() -> None:
+async def test_a_task_may_be_taken_back_or_closed_before_its_first_step() -> None:
     async def never() -> str:
         return "ran"
 
     bridge = Bridge(never)
-    run = run_of()
-    bridge.executor.submit([run])
-    bridge.executor.abort(run)
-    assert await bridge.wait(1) == [None]
+    first, second = run_of(), run_of()
+    bridge.executor.submit([first, second])
+    assert first.claim()
+    bridge.executor.abort(first)
     bridge.executor.close()
+    assert await bridge.wait(2) == [None, None]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

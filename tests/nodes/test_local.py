@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from zserve.errors import ServeError
 from zserve.nodes.run_directory import find_fabrics
 
 from zserve.control.client import ControlClient
+from zserve.errors import ServeError
 
 LIMIT_S = 20.0
 

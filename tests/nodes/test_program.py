@@ -70,6 +70,23 @@ def test_a_second_signal_forces_but_lets_it_clean_up() -> None:
     assert program.end() == (1, "cleaned up", "")
 
 
+def test_one_wish_from_two_sides_does_not_force() -> None:
+    program = Program("""
+async def main(stop):
+    say("up")
+    await stop.wait()
+    say("draining")
+    await asyncio.sleep(0.3)
+    say("drained")
+    return 0
+""")
+    assert program.line() == "up"
+    program.process.send_signal(signal.SIGTERM)
+    assert program.line() == "draining"
+    program.process.send_signal(signal.SIGTERM)
+    assert program.end() == (0, "drained", "")
+
+
 def test_a_third_signal_ends_it_on_the_spot() -> None:
     program = Program(HANGS)
     assert program.line() == "up"

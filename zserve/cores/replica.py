@@ -276,7 +276,7 @@ class ReplicaCore:
         freed: dict[Peer, int] = {}
         for run, answers in done:
             if self._given.pop(run, run) is run:
-                continue  # reported twice: it has been answered
+                continue  # taken back meanwhile: it has been answered
             if answers is None:
                 for call in run.calls:
                     self._not_run(call, now)
@@ -322,9 +322,8 @@ class ReplicaCore:
             for call in run.calls:
                 self._not_run(call, now)
         self._heap.clear()
-        if not self._asynchronous:
-            for run in self._given:
-                run.dropped = True  # those that have started take no notice
+        for run in list(self._given):
+            self._take_back(run, now)
         self._flush(now)
 
     @property
@@ -367,8 +366,6 @@ class ReplicaCore:
             self.repeated += 1
             held.waiters.append(peer)
             held.unwanted_at = _NEVER
-            if held.run is not None and not self.draining:
-                held.run.dropped = False
             return None
         if len(request_id) != ID_SIZE:
             self.malformed += 1
@@ -515,23 +512,31 @@ class ReplicaCore:
         if not run.given:
             run.calls.remove(call)
             self._forget(call)
+        elif any(other.unwanted_at == _NEVER for other in run.calls) or self._take_back(run, now):
+            return
         elif run.unwanted_since() <= now:
-            self._stop(run)
-        elif not self._asynchronous and all(other.unwanted_at != _NEVER for other in run.calls):
-            run.dropped = True  # if it has not started yet, there is no need to
+            self._abort(run)
 
-    def _stop(self, run: Run) -> None:
-        run.dropped = True
+    def _take_back(self, run: Run, now: float) -> bool:
+        """Answer or return the calls of a run that the executor has not started; False when it has."""
+        if not run.claim():
+            return False
+        del self._given[run]
+        for call in run.calls:
+            self._not_run(call, now)
+        return True
+
+    def _abort(self, run: Run) -> None:
         if self._asynchronous and not run.aborted:
             run.aborted = True
             self.aborts.append(run)
 
     def _look_after_running(self, now: float) -> None:
-        for run in self._given:
+        for run in list(self._given):
             since = run.unwanted_since()
-            if since > now:
+            if since > now or self._take_back(run, now):
                 continue
-            self._stop(run)
+            self._abort(run)
             if run.started and now - since >= self._stuck_after_s and not self._asynchronous and not self.exits:
                 self.exits.append(
                     f"a call of backend {self.backend!r} has been running for {now - run.started:.0f} s, "

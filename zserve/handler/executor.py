@@ -28,7 +28,7 @@ __all__ = ["Done", "Executor"]
 log = logging.getLogger("zserve.handler")
 
 Done = tuple[Run, "Sequence[Answer] | None"]
-"""A run and its answers; None for one that was not started."""
+"""A run and its answers; None for one that was not started: taken back, or past its deadline."""
 
 
 class Executor:
@@ -87,8 +87,7 @@ class Executor:
         self._queue.put(job)
 
     def abort(self, run: Run) -> None:
-        """Cancel the task of an asynchronous run; a sync one can not be stopped, only not started."""
-        run.dropped = True
+        """Cancel the task of an asynchronous run that has started; a sync one can not be stopped."""
         task = self._tasks.get(run)
         # A task that is cancelled before its first step never enters its coroutine, and would not report the run.
         if task is not None and run.started:
@@ -113,7 +112,8 @@ class Executor:
         """Let idle threads end, cancel tasks.  Runs that are in user code are not waited for."""
         self._closed = True
         for run in list(self._tasks):
-            self.abort(run)
+            if not run.claim():
+                self.abort(run)
         self.resize(0)
 
     # --- threads ----------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class Executor:
             run = item
             started = monotonic()
             answers: Sequence[Answer] | None = None
-            if not run.dropped and started < run.last_deadline:
+            if run.claim() and started < run.last_deadline:
                 run.started = started
                 enter(run)
                 try:
@@ -187,7 +187,7 @@ class Executor:
         answers: Sequence[Answer] | None = None
         exit_reason: str | None = None
         try:
-            if not run.dropped and started < run.last_deadline:
+            if run.claim() and started < run.last_deadline:
                 run.started = started
                 current_run.set(run)
                 try:

@@ -1,9 +1,9 @@
 """Calls and runs: what the replica's core and the executor hand to each other.
 
 A *call* is one request; a *run* is one call of the user's code, with one call in it or, for a batchable callable, up to
-a batch of them.  The two are shared by the event loop and the threads that run user code without a lock, because each
-field has one writer: the core writes all of them but ``started`` and ``ended``, which the executor writes before it
-reports the run.
+a batch of them.  The two are shared by the event loop and the threads that run user code without a lock: each field has
+one writer (the core; but ``started`` and ``ended`` the executor, before it reports the run), and whether a run that was
+given to the executor is started or taken back is decided by :meth:`Run.claim`.
 """
 
 from __future__ import annotations
@@ -51,13 +51,11 @@ class Run:
     """One call of the user's code.
 
     deadline, last_deadline: the tightest and the latest deadline of its calls.  given: when it was handed to the
-    executor (0: not yet).  dropped: do not start it any more.  aborted: its coroutine was asked to stop.  started,
-    ended: when the user's code was called and when it was done, seconds of ``time.monotonic`` (the node's clock).
+    executor (0: not yet).  aborted: its coroutine was asked to stop.  started, ended: when the user's code was called
+    and when it was done, seconds of ``time.monotonic`` (the node's clock).
     """
 
-    __slots__ = (
-        "aborted", "calls", "deadline", "dropped", "ended", "given", "last_deadline", "method", "started",
-    )  # fmt: skip
+    __slots__ = ("_ticket", "aborted", "calls", "deadline", "ended", "given", "last_deadline", "method", "started")
 
     def __init__(self, calls: list[HeldCall]) -> None:
         first = calls[0]
@@ -71,10 +69,22 @@ class Run:
         self.given = 0.0
         self.started = 0.0
         self.ended = 0.0
-        self.dropped = False
         self.aborted = False
+        self._ticket = [None]
         for call in calls:
             call.run = self
+
+    def claim(self) -> bool:
+        """True for the first who asks: the thread that is about to start the run, or the core that takes it back.
+
+        Taking an item off a list is atomic, so a run that is sent back to its router has not been and will not be
+        started, whatever the threads are doing meanwhile.
+        """
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
 
     def unwanted_since(self) -> float:
         """From when on nobody waits for any answer of this run."""

@@ -129,6 +129,9 @@ class Store:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")  # an acknowledged write survives a power cut
                 self._prepare(connection)
+            except UnicodeDecodeError:  # sqlite3 cannot even say what is wrong when the message quotes damaged text
+                connection.close()
+                raise sqlite3.DatabaseError("malformed: its schema is not text") from None
             except BaseException:
                 connection.close()
                 raise
@@ -219,7 +222,7 @@ class Store:
                 record = _decode(*row)
                 if record is not None:
                     records.append(record)
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             pass
         finally:
             connection.close()

@@ -24,12 +24,16 @@ CAUTION = 1.25
 MARGIN_S = 0.002
 """Kept free for the answer's way back to the gateway, at most a twentieth of the budget."""
 STALE_S = 1.0
+_BOUND_STEP = 64
 
 
 class Admission:
     """Decides on arrivals at one backend's queue, and says how long its backlog is."""
 
     __slots__ = (
+        "_bound_ahead",
+        "_bound_at",
+        "_bound_s",
         "_fleet",
         "_heap",
         "_idle",
@@ -65,7 +69,9 @@ class Admission:
         self.width = 1  # batches that a replica runs at a time
         self.caution = caution
         self.margin_s = margin_s
-        self._surveyed = -1.0
+        self._bound_at = self._surveyed = -1.0
+        self._bound_ahead = 0
+        self._bound_s = 0.0
         self._pipelines = 1
         self._idle = 0
         self._work = 0.0  # seconds of batches at the replicas, summed
@@ -85,11 +91,15 @@ class Admission:
         fleet, times = self._fleet, self._times
         if not times.seen or not fleet.members or fleet.in_flight + fleet.credit <= 0:
             return None
+        ahead = self._heap.live
+        if now != self._bound_at or ahead > self._bound_ahead:
+            self._bound_at = now
+            self._bound_ahead = ahead + _BOUND_STEP
+            self._bound_s = self.needed_s(self._bound_ahead, now, NO_DEADLINE) + self.margin_s
+        if entry.deadline - now >= self._bound_s:  # even behind everything that waits, and some more
+            return None
         total = entry.deadline - entry.arrived
         budget = entry.deadline - now - min(self.margin_s, 0.05 * total)
-        ahead = self._heap.live
-        if self.needed_s(ahead, now, total) <= budget:
-            return None
         if ahead:
             ahead = self._heap.count_ahead(entry.priority, entry.deadline, now)
         needed = self.needed_s(ahead, now, total)
@@ -141,7 +151,7 @@ class Admission:
 
     def touched(self) -> None:
         """Something was sent or answered: look again even at the same time."""
-        self._surveyed = -1.0
+        self._bound_at = self._surveyed = -1.0
 
     def _survey(self, now: float) -> None:
         """Look over the replicas, once for all requests of a turn."""

@@ -22,7 +22,7 @@ from .deadline_heap import DeadlineHeap
 from .entry import CANCELLED, DONE, IN_FLIGHT, NO_DEADLINE, Dispatch, Entry
 from .figures import COUNTERS, batch_figures, replica_figures, time_figures
 from .pipeline import Pipeline
-from .replicas import Fleet
+from .replicas import Fleet, Replica
 from .service_time import ServiceTimes
 
 __all__ = ["MAX_QUEUED_BYTES", "BackendQueue", "Dispatch", "Entry"]
@@ -44,12 +44,14 @@ class BackendQueue:
         "_admission",
         "_batch_no",
         "_batch_wait_s",
+        "_completed",
         "_counts",
         "_expired",
         "_fleet",
         "_former",
         "_heap",
         "_max_batch",
+        "_members",
         "_pipeline",
         "_policy",
         "_queued",
@@ -79,6 +81,7 @@ class BackendQueue:
         self._policy = policy
         self._heap = DeadlineHeap(policy)
         self._fleet = Fleet(rng)
+        self._members = self._fleet.members
         self._times = ServiceTimes()
         self._admission = Admission(
             self._heap, self._fleet, self._times, max_bytes=max_queued_bytes, caution=caution, margin_s=margin_s
@@ -93,6 +96,7 @@ class BackendQueue:
         self._stride = 1
         self._wait_until: float | None = None
         self._sizes: dict[int, int] = {}
+        self._completed = 0
         self._counts = dict.fromkeys(COUNTERS, 0)
         self.configure(config, 0.0)
 
@@ -191,7 +195,7 @@ class BackendQueue:
                 self._queued.pop(entry.id, None)
                 gone.append((entry, Refusal(503, "cannot be answered in time any more", backlog)))
             self._former.refused = []
-        if self._heap.next_deadline() <= now:
+        if self._heap.live and self._heap.next_deadline() <= now:
             for entry in self._heap.expired(now):
                 entry.state = DONE
                 del self._queued[entry.id]
@@ -243,19 +247,20 @@ class BackendQueue:
 
         ok: False when the replica or its code failed.  run_s: seconds that the call took there.
         """
-        fleet = self._fleet
-        member = fleet.members.get(replica)
+        member = self._members.get(replica)
         if member is None:
             return None
         entry = member.held.pop(id_, None)
         if entry is None:
             return None
-        fleet.in_flight -= 1
-        if member.batches:
-            if self._pipeline.item_done(member, entry, now, ok, run_s) is not None:
-                self._run_s += (run_s - self._run_s) * 0.1
-                self._admission.width = self._pipeline.width
-                self._admission.touched()
+        self._fleet.in_flight -= 1
+        batch = member.batches.get(entry.batch) if member.batches else None
+        if batch is not None:
+            if ok:
+                batch.good = True
+            batch.left -= 1
+            if not batch.left:
+                self._batch_done(member, entry.batch, now, run_s)
         else:
             took = now - entry.sent_at
             member.finished(took, ok, now)
@@ -264,12 +269,18 @@ class BackendQueue:
                 self._sample(entry.depth, took, run_s, ok, now)
         if entry.deadline < now:
             self._counts["missed"] += 1
-        if entry.state != IN_FLIGHT:
-            entry.state = DONE
-            return None
+        was = entry.state
         entry.state = DONE
-        self._counts["completed"] += 1
+        if was != IN_FLIGHT:
+            return None
+        self._completed += 1
         return entry
+
+    def _batch_done(self, member: Replica, batch_no: int, now: float, run_s: float) -> None:
+        self._pipeline.done(member, batch_no, now, run_s)
+        self._run_s += (run_s - self._run_s) * 0.1
+        self._admission.width = self._pipeline.width
+        self._admission.touched()
 
     def returned(self, replica: bytes, id_: bytes, now: float) -> Entry | None:
         """*replica* hands the request back unstarted (its grant rises by it); None when nobody waits for it."""
@@ -314,6 +325,8 @@ class BackendQueue:
         heap, fleet, times, former = self._heap, self._fleet, self._times, self._former
         queued, choose = self._queued, fleet.choose
         certain = not times.seen or self._admission.idle_and_unsure(now)
+        # Whoever has until then is in time on any replica.
+        sure = now + times.bound(fleet.in_flight + heap.live) + self._admission.margin_s
         while heap.live:
             replica = choose()
             if replica is None:
@@ -322,7 +335,7 @@ class BackendQueue:
             if entry is None:
                 break
             depth = len(replica.held) + 1
-            if not certain and entry.deadline != NO_DEADLINE and former.hopeless(entry, now, depth):
+            if entry.deadline < sure and not certain and former.hopeless(entry, now, depth):
                 former.refused.append(entry)
                 continue
             del queued[entry.id]
@@ -435,6 +448,7 @@ class BackendQueue:
                 "late_on_arrival": counts["refused_late"],
                 "late_at_dequeue": counts["refused_at_dequeue"],
             },
+            "completed": self._completed,
             **{key: counts[key] for key in COUNTERS if not key.startswith("refused")},
             **batch_figures(self._sizes),
             "credits": self._fleet.credit,

@@ -35,13 +35,12 @@ class _Class:
     In first-in-first-out mode everything is in the line, and the heap is there only to find what has expired.
     """
 
-    __slots__ = ("dead", "heap", "latest", "line", "line_dead", "live", "priority")
+    __slots__ = ("dead", "heap", "latest", "line", "line_dead", "priority")
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
         self.heap: list[Entry] = []
         self.line: deque[Entry] = deque()
-        self.live = 0
         self.dead = 0  # tombstones in the heap
         self.line_dead = 0
         self.latest = 0.0  # no entry of the heap has a later deadline
@@ -53,7 +52,7 @@ class DeadlineHeap:
     policy: "edf" or "fifo" (first in, first out within a priority class; deadlines still expire).
     """
 
-    __slots__ = ("_classes", "_fair", "_fifo", "_index", "_index_used", "fairness_s", "live", "size")
+    __slots__ = ("_classes", "_fair", "_fifo", "_index", "_index_used", "_only", "fairness_s", "live", "size")
 
     def __init__(self, policy: str = "edf", *, fairness_s: float = FAIRNESS_BOUND_S) -> None:
         if policy not in ("edf", "fifo"):
@@ -61,6 +60,7 @@ class DeadlineHeap:
         self._fifo = policy == "fifo"
         self.fairness_s = fairness_s
         self._classes: list[_Class] = [_Class(0)]  # sorted by priority; never empty
+        self._only: _Class | None = self._classes[0]  # the class, while there is but one
         self._fair = 0  # taken since the line had its turn
         self._index: DeadlineIndex | None = None
         self._index_used = 0.0
@@ -74,23 +74,24 @@ class DeadlineHeap:
 
     def push(self, entry: Entry) -> None:
         """Add *entry* behind its equals; its ``seq`` must be higher than that of any before."""
-        place = self._classes[0]
-        if entry.priority != place.priority or len(self._classes) > 1:
+        place = self._only
+        if place is None or entry.priority != place.priority:
             place = self._class_of(entry.priority)
         entry.state = QUEUED
         self.live += 1
         self.size += entry.size
-        place.live += 1
         deadline = entry.deadline
-        if deadline != NO_DEADLINE:
-            if deadline > place.latest or not place.heap:
-                place.latest = deadline
-            heappush(place.heap, entry)
-            if self._index is not None:
-                self._index.add(place.priority, deadline, 1)
-            if not self._fifo:
-                return
-        place.line.append(entry)
+        if deadline == NO_DEADLINE:
+            place.line.append(entry)
+            return
+        heap = place.heap
+        if deadline > place.latest or not heap:
+            place.latest = deadline
+        heappush(heap, entry)
+        if self._index is not None:
+            self._index.add(place.priority, deadline, 1)
+        if self._fifo:
+            place.line.append(entry)
 
     def put_back(self, entry: Entry) -> None:
         """Add *entry* again at the place that its ``seq`` gives it."""
@@ -114,6 +115,7 @@ class DeadlineHeap:
         place = _Class(priority)
         self._classes.append(place)
         self._classes.sort(key=lambda known: known.priority)
+        self._only = None
         return place
 
     # --- out ----------------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ class DeadlineHeap:
         if not self.live:
             return None
         for place in self._classes:
-            if place.live:
+            if self._live_in(place):
                 break
         line = place.line
         if line:
@@ -146,6 +148,48 @@ class DeadlineHeap:
                     return entry
                 place.dead -= 1
         return self._pop_line(place)
+
+    def _live_in(self, place: _Class) -> int:
+        in_line = len(place.line) - place.line_dead
+        return in_line if self._fifo else in_line + len(place.heap) - place.dead
+
+    def take(self, most: int, now: float) -> list[Entry]:
+        """Up to *most* entries as :meth:`pop` would give them, in one go."""
+        taken: list[Entry] = []
+        place = self._only
+        if place is None or self._fifo or self._index is not None or (place.heap and place.line):
+            while len(taken) < most:
+                entry = self.pop(now)
+                if entry is None:
+                    break
+                taken.append(entry)
+            return taken
+        size = 0
+        if place.heap:
+            heap = place.heap
+            while heap and len(taken) < most:
+                entry = heappop(heap)
+                if entry.state == QUEUED:
+                    entry.state = NEW
+                    size += entry.size
+                    taken.append(entry)
+                else:
+                    place.dead -= 1
+            self._fair += len(taken)
+        else:
+            line = place.line
+            while line and len(taken) < most:
+                entry = line.popleft()
+                if entry.state == QUEUED:
+                    entry.state = NEW
+                    size += entry.size
+                    taken.append(entry)
+                else:
+                    place.line_dead -= 1
+            self._fair = 0
+        self.live -= len(taken)
+        self.size -= size
+        return taken
 
     def _due(self, now: float) -> _Class | None:
         """The class whose line has a turn by the fairness bound."""
@@ -180,7 +224,6 @@ class DeadlineHeap:
 
     def _leave(self, place: _Class, entry: Entry) -> None:
         entry.state = NEW
-        place.live -= 1
         self.live -= 1
         self.size -= entry.size
         if self._index is not None and entry.deadline != NO_DEADLINE:
@@ -231,7 +274,8 @@ class DeadlineHeap:
         everything = list(self)
         for entry in everything:
             entry.state = NEW
-        self._classes = [_Class(0)]
+        self._only = _Class(0)
+        self._classes = [self._only]
         self._index = None
         self.live = self.size = 0
         return everything
@@ -271,8 +315,8 @@ class DeadlineHeap:
             if place.priority > priority:
                 break
             if place.priority < priority or self._fifo or deadline == NO_DEADLINE:
-                ahead += place.live
-            elif place.live:
+                ahead += self._live_in(place)
+            else:
                 dated = len(place.heap) - place.dead
                 if deadline >= place.latest:
                     ahead += dated
@@ -288,8 +332,8 @@ class DeadlineHeap:
         if self._index is not None and now - self._index_used > _INDEX_IDLE_S:
             self._index = None
         if len(self._classes) > 1:
-            kept = [place for place in self._classes if place.live or place.priority == 0]
-            self._classes = kept or [_Class(0)]
+            self._classes = [place for place in self._classes if self._live_in(place)] or [_Class(0)]
+            self._only = self._classes[0] if len(self._classes) == 1 else None
 
     def _build_index(self) -> DeadlineIndex:
         index = DeadlineIndex()

@@ -11,7 +11,6 @@ from .service_time import ServiceTimes
 __all__ = ["COUNTERS", "batch_figures", "replica_figures", "time_figures"]
 
 COUNTERS = (
-    "completed",
     "cancelled",
     "missed",
     "retried",

@@ -83,16 +83,9 @@ class Pipeline:
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def item_done(self, replica: Replica, entry: Entry, now: float, ok: bool, run_s: float) -> Batch | None:
-        """One request of a batch is answered; the batch when it was the last one."""
-        batch = replica.batches.get(entry.batch)
-        if batch is None:
-            return None
-        batch.good |= ok
-        batch.left -= 1
-        if batch.left:
-            return None
-        del replica.batches[entry.batch]
+    def done(self, replica: Replica, batch_no: int, now: float, run_s: float) -> None:
+        """The last request of a batch is answered."""
+        batch = replica.batches.pop(batch_no)
         if batch.good and run_s > 0.0:
             self._learn(batch, now, run_s)
         took = now - (batch.started if batch.started < now else batch.sent_at)
@@ -100,7 +93,6 @@ class Pipeline:
         if batch.good:
             self._times.observe(batch.size, took, now)
         self._slot_free(replica, now)
-        return batch
 
     def item_returned(self, replica: Replica, entry: Entry, now: float) -> None:
         """One request of a batch came back unstarted."""

@@ -38,6 +38,7 @@ class ServiceTimes:
         "_largest",
         "_low",
         "_median",
+        "_most",
         "_recent",
         "_samples",
         "_tail",
@@ -53,6 +54,7 @@ class ServiceTimes:
         self._b = 0.0  # seconds per request
         self._tail = 1.0  # p95 of seen / model
         self._tails: dict[int, float] = {}  # the same by power of two of n
+        self._most = 1.0  # the largest of these
         self._median = 1.0
         self._low = 1.0  # p10 of seen / model
         self._recent = 1.0  # mean of the last few, for backlogs
@@ -91,6 +93,12 @@ class ServiceTimes:
         if self._dirty:
             self._fit()
         return (self._a + self._b * n) * self._tails.get(n.bit_length(), self._tail)
+
+    def bound(self, n: int) -> float:
+        """No p95 up to *n* is longer than this."""
+        if self._dirty:
+            self._fit()
+        return (self._a + self._b * n) * self._most
 
     def median(self, n: int) -> float:
         if self._dirty:
@@ -175,5 +183,6 @@ class ServiceTimes:
         }
         ratios.sort()
         self._tail = max(ratios[int(0.95 * count)], step)
+        self._most = max(self._tail, *self._tails.values()) if self._tails else self._tail
         self._median = ratios[count // 2]
         self._low = ratios[count // 10]
