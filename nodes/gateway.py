@@ -32,7 +32,8 @@ __all__ = ["run"]
 log = logging.getLogger("zserve.gateway")
 logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # start and stop are said here, in our words
 
-_LEAVE_NOTICE_S = 0.1
+_FIRST_SYNC_S = 2.0
+"""A gateway without a router says so itself after this time."""
 
 
 def run(options: GatewayOptions) -> int:
@@ -88,11 +89,12 @@ class _Gateway:
     async def run(self) -> int:
         hub, front, options = self._hub, self._front, self._options
         hub.start()
+        joining = asyncio.ensure_future(warn_until_joined(hub, options))
+        await self._first_sync(joining)
         server = self._server()
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
         front.server_state = server.server_state
         sweeping = asyncio.ensure_future(self._sweep())
-        joining = asyncio.ensure_future(warn_until_joined(hub, options))
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.002)
@@ -114,6 +116,15 @@ class _Gateway:
             sweeping.cancel()
             joining.cancel()
             await hub.stop("the gateway is shutting down")
+
+    async def _first_sync(self, joining: asyncio.Future[None]) -> None:
+        """Know the routes before the first request comes: until then clients wait in the listening socket, where an
+        answer would have to be 404."""
+        end = time.monotonic() + _FIRST_SYNC_S
+        while not (self._core.sync.synced or self._stop.requested.is_set() or time.monotonic() > end):
+            if joining.done() and joining.exception() is not None:
+                return  # it is raised where the gateway waits
+            await asyncio.sleep(0.002)
 
     async def _first(self, stopped: Any, serving: asyncio.Future[None], joining: asyncio.Future[None]) -> None:
         """Wait for the wish to stop, the end of the server, or the failure to join."""

@@ -1,4 +1,4 @@
-"""``/-/metrics``: counters that the cores keep anyway, in Prometheus' text format, put together when they are asked for.
+"""``/-/metrics``: counters that the cores keep anyway, as Prometheus text, put together when they are asked for.
 
 Nothing is counted twice and no lock is taken on the data path.
 """

@@ -50,7 +50,9 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-def parse_backend_config(given: Mapping[str, Any] | BackendConfig | None, base: BackendConfig | None = None) -> BackendConfig:
+def parse_backend_config(
+    given: Mapping[str, Any] | BackendConfig | None, base: BackendConfig | None = None
+) -> BackendConfig:
     """*given* laid over *base* (default: the defaults), checked.
 
     Raises TypeError for a wrong type and ValueError for an unknown key or a bad value; both name the key and the value.

@@ -1,7 +1,7 @@
 """``serve.context``: what a handler may ask about the call that it is in.
 
 ``web``: True when the call came over HTTP (in a batch: when all of its calls did); False outside of a handler.
-``batch_size``: how many requests the handler was given, 1 for one that takes a single request; None outside of a handler.
+``batch_size``: how many requests the handler was given (1 for one that takes a single request); None outside of one.
 
 They are read like plain attributes and are right under concurrency, in threads and in coroutines: behind them is a
 context variable, set once for each run.

@@ -154,9 +154,13 @@ def test_a_peer_that_takes_nothing_ends_as_unreachable(context: zmq.Context[Any]
         dealer = Channel(
             asyncio.get_running_loop(), dial_router(context, f"ipc://{tmp_path}/nobody", b"d" * 28), lambda frames: None
         )
-        with pytest.raises(Unreachable):
+
+        def fill() -> None:
             for _ in range(2000):
                 dealer.send([b"x"])
+
+        with pytest.raises(Unreachable):
+            fill()
         dealer.close()
 
     asyncio.run(main())

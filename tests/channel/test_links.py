@@ -132,7 +132,7 @@ def test_heartbeats_go_out_and_silence_ends_a_link() -> None:
 
 
 def test_any_message_counts_as_a_heartbeat() -> None:
-    links, core = bound()
+    links, _ = bound()
     links.received(LINK, [parcel(hello_of_gateway())], 0.0)
     for second in range(1, 20):
         links.received(LINK, [parcel(Grant(1, second))], second - 0.5)
@@ -141,7 +141,7 @@ def test_any_message_counts_as_a_heartbeat() -> None:
 
 
 def test_a_node_that_was_stopped_itself_forgives_its_peers() -> None:
-    links, core = bound()
+    links, _ = bound()
     links.received(LINK, [parcel(hello_of_gateway())], 0.0)
     links.tick(1.0)
     links.tick(61.0)

@@ -76,7 +76,9 @@ def free_port() -> int:
 def on_port(script: str, port: int) -> str:
     if port == 8000:
         return script
-    return script.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("serve.init()", f"serve.init(http_port={port})")
+    return script.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace(
+        "serve.init()", f"serve.init(http_port={port})"
+    )
 
 
 def test_key_concepts_runs_as_written(tmp_path: Path) -> None:

@@ -424,7 +424,7 @@ def test_a_child_that_has_died_is_reported_and_replaced(embed, tmp_path):
     assert fabrics._current is not None
     assert fabrics._current.embedded is not None
     fabrics._current.embedded.wait()
-    with pytest.raises(FabricUnreachable, match="has ended; call serve.init"):
+    with pytest.raises(FabricUnreachable, match=r"has ended; call serve\.init"):
         serve.list_backends()
     embed["behaviour"] = "serves"
     serve.init()

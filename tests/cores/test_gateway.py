@@ -9,7 +9,18 @@ import pytest
 from zserve.cores.gateway import NO_ROUTER_WAIT_S, SLACK_S, Flight, GatewayCore, GatewayLimits
 from zserve.errors import Refusal
 from zserve.registry.sync import ConfigSync
-from zserve.wire.messages import FLAG_IDEMPOTENT, VERSION, Cancel, Hello, NodeInfo, Ping, Request, Result, Return, Shutdown
+from zserve.wire.messages import (
+    FLAG_IDEMPOTENT,
+    VERSION,
+    Cancel,
+    Hello,
+    NodeInfo,
+    Ping,
+    Request,
+    Result,
+    Return,
+    Shutdown,
+)
 
 R1, R2 = b"link-with-router-1", b"link-with-router-2"
 
@@ -27,7 +38,9 @@ def core(routers: int = 2, limits: GatewayLimits | None = None) -> GatewayCore:
     return gateway
 
 
-def opened(gateway: GatewayCore, token: str = "t", *, deadline: float = 10.0, flags: int = 0, now: float = 0.0) -> Flight:
+def opened(
+    gateway: GatewayCore, token: str = "t", *, deadline: float = 10.0, flags: int = 0, now: float = 0.0
+) -> Flight:
     flight = gateway.open("e", b"head", b"body", deadline, token, now, flags=flags)
     assert isinstance(flight, Flight)
     return flight
@@ -53,7 +66,9 @@ def test_a_request_goes_to_the_router_that_owes_least_and_its_result_comes_back(
     first, second = opened(gateway, "a"), opened(gateway, "b")
     assert {peer for peer, _ in requests(gateway)} == {R1, R2}
     gateway.receive(first.router, [(Result(first.message.id, 201), b"h", b"x")], 1.0)
-    assert [(token, result.status, head, body) for token, result, head, body in gateway.answers] == [("a", 201, b"h", b"x")]
+    assert [(token, result.status, head, body) for token, result, head, body in gateway.answers] == [
+        ("a", 201, b"h", b"x")
+    ]
     third = opened(gateway, "c")
     assert third.router == first.router
     assert second.router != first.router

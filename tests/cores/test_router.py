@@ -286,7 +286,9 @@ def test_wait_backend_ends_when_replicas_are_up_or_have_failed(bench: Bench) -> 
 
 
 def test_a_write_is_answered_once_the_gateway_has_it_or_named_as_late(bench: Bench) -> None:
-    bench.tell(CLIENT, Control(1, "create_endpoint", b'{"name": "e", "route": "/e", "methods": ["GET"], "backend": null}'))
+    bench.tell(
+        CLIENT, Control(1, "create_endpoint", b'{"name": "e", "route": "/e", "methods": ["GET"], "backend": null}')
+    )
     parcels = bench.router.out.take()
     assert [m for m, _, _ in parcels.get(CLIENT, [])] == []
     confirm = next(m for m, _, _ in parcels[GATEWAY] if isinstance(m, Confirm))
@@ -313,7 +315,11 @@ def test_a_write_is_answered_once_the_gateway_has_it_or_named_as_late(bench: Ben
         ("wait_backend", b'{"name": "unknown"}', "KeyError"),
         ("wait_backend", b'{"name": 7}', "TypeError"),
         ("update_backend_config", b'{"name": "b", "config": {"max_batch_size": 0}}', "ValueError"),
-        ("create_backend", b'{"name": "h", "code": "m:f", "version": "1", "config": {"num_replicas": 9999}}', "ServeError"),
+        (
+            "create_backend",
+            b'{"name": "h", "code": "m:f", "version": "1", "config": {"num_replicas": 9999}}',
+            "ServeError",
+        ),
     ],
 )
 def test_a_bad_control_call_gets_its_error_and_changes_nothing(bench: Bench, op: str, args: bytes, error: str) -> None:

@@ -450,6 +450,19 @@ def test_a_join_moves_replicas_without_a_gap() -> None:
     assert lab.running() == {"a": 2, "b": 2}
 
 
+def test_a_replica_that_was_about_to_move_is_kept_when_the_other_node_is_gone_again() -> None:
+    lab = Lab("a")
+    lab.backend("x", 4)
+    lab.serve(0.5)
+    before = set(lab.replicas)
+    lab.join("b")
+    lab.run(0.3)
+    lab.act()
+    lab.kill("b")
+    lab.serve(GONE_S + 1.0)
+    assert set(lab.replicas) == before
+
+
 def test_the_replicas_of_a_dead_node_are_placed_on_others_after_a_moment() -> None:
     lab = Lab("a", "b")
     lab.backend("x", 4)
@@ -600,6 +613,10 @@ def test_two_that_leave_together_do_not_rely_on_each_other() -> None:
     lab.run(0.5)
     lab.act()
     assert lab.running() == {"a": 1, "b": 1, "c": 3}
+    lab.make_ready(next(node for node in lab.replicas if node not in lab.ready))
+    lab.run(0.2)
+    lab.act()
+    assert lab.running() == {"a": 1, "b": 1, "c": 3}, "each would do without the other's, but not both"
     lab.make_ready()
     lab.serve(0.5)
     assert lab.running() == {"c": 3}

@@ -235,7 +235,7 @@ def test_sys_exit_ends_the_replica_with_an_answer(logged: pytest.LogCaptureFixtu
     assert [answer[0] for answer in caught.value.answers] == [500]
 
 
-@pytest.mark.parametrize("head", [b"", b"\xc1", b"\x93\x01\x02\x03"])
+@pytest.mark.parametrize("head", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x92\xa1\xff\xa1a"])
 def test_a_malformed_head_is_400(head: bytes) -> None:
     assert answer_of(lambda request, n=1: request.method, head=head)[0] == 400
     assert answer_of(lambda request: request.method, head=head)[0] == 400
@@ -244,8 +244,9 @@ def test_a_malformed_head_is_400(head: bytes) -> None:
 def test_malformed_keywords_are_400() -> None:
     from zserve.http.head import RequestHead, encode_head
 
-    head = encode_head(RequestHead("POST", "/", kwargs=b"\xc1"))
-    assert answer_of(lambda **kwargs: "x", head=head, web=False)[0] == 400
+    for kwargs in (b"\xc1", b"\x81\xa1\xff\x01", b"\x81\x01\x01"):
+        head = encode_head(RequestHead("POST", "/", kwargs=kwargs))
+        assert answer_of(lambda **kwargs: "x", head=head, web=False)[0] == 400
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------

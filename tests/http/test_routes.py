@@ -41,9 +41,7 @@ def test_an_unknown_path_is_no_match(path: str) -> None:
     assert caught.value.allowed is None
 
 
-@pytest.mark.parametrize(
-    ("path", "allowed"), [("/plain", ["GET", "HEAD", "POST"]), ("/n/3", ["GET", "HEAD", "PUT"])]
-)
+@pytest.mark.parametrize(("path", "allowed"), [("/plain", ["GET", "HEAD", "POST"]), ("/n/3", ["GET", "HEAD", "PUT"])])
 def test_a_wrong_method_says_which_are_right(path: str, allowed: list[str]) -> None:
     with pytest.raises(NoMatch) as caught:
         TABLE.match("DELETE", path)

@@ -140,7 +140,9 @@ class Fabric:
         with ControlClient(self.routers[router].address) as client:
             return client.call(op, args, timeout_s=timeout_s)
 
-    def serve(self, name: str, code: str, route: str | None = None, methods: tuple[str, ...] = ("GET",), **backend: Any) -> None:
+    def serve(
+        self, name: str, code: str, route: str | None = None, methods: tuple[str, ...] = ("GET",), **backend: Any
+    ) -> None:
         """A backend and an endpoint of the same name; returns once it is ready everywhere."""
         backend.setdefault("version", "1")
         self.call("create_backend", name=name, code=code, **backend)

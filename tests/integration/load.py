@@ -22,7 +22,13 @@ class Load:
     """
 
     def __init__(
-        self, bases: Sequence[str], path: str, clients: int = 8, *, method: str = "GET", check: Callable[[httpx.Response], bool] | None = None
+        self,
+        bases: Sequence[str],
+        path: str,
+        clients: int = 8,
+        *,
+        method: str = "GET",
+        check: Callable[[httpx.Response], bool] | None = None,
     ) -> None:
         self.answers: Counter[int] = Counter()
         self.lost: list[str] = []
@@ -44,7 +50,9 @@ class Load:
             thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         for thread in self._threads:
             thread.join(60)

@@ -38,7 +38,9 @@ def held_out() -> tuple[list[list[float]], list[int]]:
     return data.pixels.tolist(), data.labels.tolist()
 
 
-def test_accuracy_split_and_batches_through_http(app: RunningApp, held_out: tuple[list[list[float]], list[int]]) -> None:
+def test_accuracy_split_and_batches_through_http(
+    app: RunningApp, held_out: tuple[list[list[float]], list[int]]
+) -> None:
     pixels, labels = held_out
     total = 2000
 

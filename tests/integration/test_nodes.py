@@ -22,9 +22,7 @@ def nine(fabric: Fabric) -> None:
         for _ in range(3):
             fabric.start(role, "--join", fabric.routers[0].address)
     eventually(
-        lambda: all(
-            len([node for node in fabric.call("status", router)["nodes"]]) == 9 for router in range(3)
-        ),
+        lambda: all(len(fabric.call("status", router)["nodes"]) == 9 for router in range(3)),
         "every router knows all nine nodes",
     )
 

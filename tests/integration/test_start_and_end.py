@@ -220,7 +220,9 @@ def test_a_full_disk_is_said_once_and_serving_goes_on(fabric: Fabric, small_disk
     fabric.serve("hello", "app_basic:hello")
     _fill(small_disk)
     for number in range(20):
-        fabric.call("create_endpoint", name=f"e{number}", route=f"/e{number}/{'x' * 1000}", methods=["GET"], backend="hello")
+        fabric.call(
+            "create_endpoint", name=f"e{number}", route=f"/e{number}/{'x' * 1000}", methods=["GET"], backend="hello"
+        )
     eventually(lambda: "serving goes on from memory" in router.log.read_text(), "the error is logged")
     assert httpx.get(fabric.gateways[0].http + "/hello").text == "hello"
     assert len(fabric.call("list_endpoints")) == 21

@@ -255,6 +255,18 @@ def test_everyone_learns_of_a_leave_and_of_a_death() -> None:
     assert gateway.sync.routers_known() == ["sim://r1"]
 
 
+def test_a_router_that_says_goodbye_takes_its_view_with_it() -> None:
+    network = Network()
+    network.add("r1")
+    network.add("w", "worker")
+    gateway = network.add("g", "gateway")
+    network.settle()
+    network.run(0.3)
+    (peer,) = gateway.sync.peers("router")
+    gateway.sync.link_down(peer, network.now, "goodbye: the router is shutting down")
+    assert gateway.sync.membership.nodes() == {}
+
+
 def test_a_replica_is_a_member_with_its_backend() -> None:
     network = Network()
     router, worker = network.add("r1"), network.add("w", "worker")

@@ -42,7 +42,9 @@ def test_what_is_encoded_is_decoded(parcels: list[tuple[object, bytes, bytes]]) 
 
 def test_bodies_are_joined_in_one_frame_and_large_ones_stand_alone() -> None:
     large = b"L" * LARGE
-    frames = encode([(Result(ID), b"h1", b"b1"), (Result(ID), b"h2", large), (Grant(1, 1), b"", b""), (Result(ID), b"", b"b3")])
+    frames = encode(
+        [(Result(ID), b"h1", b"b1"), (Result(ID), b"h2", large), (Grant(1, 1), b"", b""), (Result(ID), b"", b"b3")]
+    )
     assert len(frames) == 3
     assert frames[1] == b"h1b1h2b3"
     assert frames[2] is large, "a large body is never copied"
@@ -103,7 +105,11 @@ def test_any_bytes_are_decoded_or_refused(frames: list[bytes]) -> None:
 
 def _valid(rng: random.Random) -> list[bytes]:
     kinds = [
-        (Request(rng.randbytes(16), "endpoint", rng.randrange(-1, 10**9)), rng.randbytes(20), rng.randbytes(rng.randrange(60))),
+        (
+            Request(rng.randbytes(16), "endpoint", rng.randrange(-1, 10**9)),
+            rng.randbytes(20),
+            rng.randbytes(rng.randrange(60)),
+        ),
         (Call(rng.randbytes(16), 1, 1, "e"), rng.randbytes(8), b""),
         (Result(rng.randbytes(16), 200, 2), b"", rng.randbytes(30)),
         (Ping(b"d" * 16, 4, -1, ["e"], False), b"", b""),

@@ -39,9 +39,9 @@ class _Waiter:
 
     __slots__ = ("backend", "barrier", "deadline", "id", "peer", "reply", "version")
 
-    def __init__(self, peer: Peer, id: int, deadline: float) -> None:
+    def __init__(self, peer: Peer, call_id: int, deadline: float) -> None:
         self.peer = peer
-        self.id = id
+        self.id = call_id
         self.deadline = deadline
         self.barrier: WriteBarrier | None = None
         self.reply: dict[str, Any] = {}
@@ -233,13 +233,15 @@ class ControlDesk:
 
     # --- replies ----------------------------------------------------------------------------------------------------
 
-    def _reply(self, peer: Peer, id: int, payload: dict[str, Any]) -> None:
-        self._router.out.send(peer, ControlReply(id, True, orjson.dumps(payload, default=_plain, option=orjson.OPT_NON_STR_KEYS)))
+    def _reply(self, peer: Peer, call_id: int, payload: dict[str, Any]) -> None:
+        self._router.out.send(
+            peer, ControlReply(call_id, True, orjson.dumps(payload, default=_plain, option=orjson.OPT_NON_STR_KEYS))
+        )
 
-    def _fail(self, peer: Peer, id: int, error: Exception) -> None:
+    def _fail(self, peer: Peer, call_id: int, error: Exception) -> None:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         payload = {"error": type(error).__name__, "message": text}
-        self._router.out.send(peer, ControlReply(id, False, orjson.dumps(payload)))
+        self._router.out.send(peer, ControlReply(call_id, False, orjson.dumps(payload)))
 
 
 def _plain(value: Any) -> Any:

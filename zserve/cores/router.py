@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ..channel.outbox import Outbox, Parcel, Peer
 from ..errors import Refusal
@@ -192,7 +191,9 @@ class RouterCore:
         for shadow in endpoint.draw_shadows():
             shadow_queue = self.queues.get(shadow)
             if shadow_queue is not None:
-                copy = Request(self.rng.randbytes(16), message.endpoint, message.budget_us, message.flags, message.shard)
+                copy = Request(
+                    self.rng.randbytes(16), message.endpoint, message.budget_us, message.flags, message.shard
+                )
                 copy.method = message.method
                 self._offer(shadow_queue, b"", copy, head, body, now)
 

@@ -176,7 +176,7 @@ class Handler:
         try:
             head = decode_head(call.head)
             named: dict[str, Any] = msgspec.msgpack.decode(head.kwargs, type=dict[str, Any]) if head.kwargs else {}
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise _Malformed(str(error)) from None
         if len(named) > _MAX_KWARGS:
             raise _Malformed(f"{len(named)} keyword arguments")

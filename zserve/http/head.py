@@ -47,4 +47,7 @@ def encode_head(head: RequestHead) -> bytes:
 
 def decode_head(data: bytes) -> RequestHead:
     """The opposite of :func:`encode_head`; raises ``msgspec.MsgspecError`` for anything that is not a head."""
-    return _decoder.decode(data)
+    try:
+        return _decoder.decode(data)
+    except UnicodeDecodeError as error:  # msgspec lets this one through
+        raise msgspec.DecodeError(str(error)) from None

@@ -175,9 +175,7 @@ class Exchange:
         )
         self._write(status, kind, headers, body, timing)
 
-    def _write(
-        self, status: int, kind: int, headers: list[tuple[bytes, bytes]], body: bytes, timing: bytes
-    ) -> None:
+    def _write(self, status: int, kind: int, headers: list[tuple[bytes, bytes]], body: bytes, timing: bytes) -> None:
         prefix = _PREFIXES.get((status, kind))
         if prefix is None:
             content_type = CONTENT_TYPES[kind]
@@ -235,7 +233,7 @@ class FabricProtocol(HttpToolsProtocol):
         self._header_bytes = 0
         self._refusal: Refusal | None = None
         self._closing = False
-        self.client_name = "%s:%s" % self.client if self.client else ""
+        self.client_name = f"{self.client[0]}:{self.client[1]}" if self.client else ""
         if len(self.connections) > self.front.max_connections:
             self._fail(Refusal(503, f"this gateway has {self.front.max_connections} connections, its limit", 1.0))
 
@@ -243,7 +241,8 @@ class FabricProtocol(HttpToolsProtocol):
         cycle: Any = self.cycle
         if type(cycle) is Exchange:
             cycle.drop()
-        for queued, _ in self.pipeline:
+        waiting: Any = self.pipeline
+        for queued, _ in waiting:
             if type(queued) is Exchange:
                 queued.drop()
         super().connection_lost(exc)

@@ -35,7 +35,8 @@ def to_werkzeug(route: str) -> str:
     def convert(match: re.Match[str]) -> str:
         name, kind = match.group(1), match.group(2)
         if kind not in _CONVERTERS:
-            raise ValueError(f"route {route!r}: unknown kind of variable {kind!r}; there are int, float, path and string")
+            kinds = "int, float, path and string"
+            raise ValueError(f"route {route!r}: unknown kind of variable {kind!r}; there are {kinds}")
         return f"<{_CONVERTERS[kind]}:{name}>"
 
     converted = _VARIABLE.sub(convert, route.replace("<", "%3C").replace(">", "%3E"))

@@ -169,7 +169,8 @@ class Store:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"malformed: {' '.join(str(verdict).split())}")
-        facts: dict[str, int] = dict(connection.execute("SELECT name, number FROM facts"))
+        rows = connection.execute("SELECT name, number FROM facts")
+        facts = {name: number for name, number in rows if isinstance(number, int)}
         on_disk: dict[str, Record] = {}
         for key, body, checksum in connection.execute("SELECT key, body, checksum FROM records ORDER BY key"):
             record = _decode(body, checksum)

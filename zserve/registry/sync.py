@@ -80,6 +80,13 @@ class ConfigSync:
         """For :attr:`Ping.view`; 0 for roles other than router."""
         return self.membership.own_serial
 
+    @property
+    def synced(self) -> bool:
+        """Whether a linked router has told all that it knows: the view comes behind the records."""
+        return any(
+            self.membership.serial_of(link.info.node) for link in self._links.values() if link.info.role == "router"
+        )
+
     def routers_known(self) -> Sequence[str]:
         """The addresses of all routers of the fabric."""
         return [info.address for info in self.membership.routers() if info.address]

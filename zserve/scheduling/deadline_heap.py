@@ -10,12 +10,12 @@ tombstones go once they are half of the heap): O(log n) to push, pop and remove.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
 from .deadline_index import DeadlineIndex
 from .entry import NEW, NO_DEADLINE, QUEUED, Entry
+from .priority_class import PriorityClass
 
 __all__ = ["FAIRNESS_BOUND_S", "FAIR_SHARE", "PRIORITY_CLASSES", "DeadlineHeap"]
 
@@ -27,23 +27,6 @@ PRIORITY_CLASSES = 8
 """Priorities 0 (first) to 7; others are clamped."""
 _INDEX_IDLE_S = 1.0
 _MIN_DEAD = 64
-
-
-class _Class:
-    """One priority class: the heap of those with a deadline and the line of those without.
-
-    In first-in-first-out mode everything is in the line, and the heap is there only to find what has expired.
-    """
-
-    __slots__ = ("dead", "heap", "latest", "line", "line_dead", "priority")
-
-    def __init__(self, priority: int) -> None:
-        self.priority = priority
-        self.heap: list[Entry] = []
-        self.line: deque[Entry] = deque()
-        self.dead = 0  # tombstones in the heap
-        self.line_dead = 0
-        self.latest = 0.0  # no entry of the heap has a later deadline
 
 
 class DeadlineHeap:
@@ -59,8 +42,8 @@ class DeadlineHeap:
             raise ValueError(f"queueing policy must be 'edf' or 'fifo', not {policy!r}")
         self._fifo = policy == "fifo"
         self.fairness_s = fairness_s
-        self._classes: list[_Class] = [_Class(0)]  # sorted by priority; never empty
-        self._only: _Class | None = self._classes[0]  # the class, while there is but one
+        self._classes: list[PriorityClass] = [PriorityClass(0)]  # sorted by priority; never empty
+        self._only: PriorityClass | None = self._classes[0]  # the class, while there is but one
         self._fair = 0  # taken since the line had its turn
         self._index: DeadlineIndex | None = None
         self._index_used = 0.0
@@ -84,10 +67,14 @@ class DeadlineHeap:
         if deadline == NO_DEADLINE:
             place.line.append(entry)
             return
-        heap = place.heap
-        if deadline > place.latest or not heap:
+        if deadline > place.latest or self.live == 1:
             place.latest = deadline
-        heappush(heap, entry)
+        if deadline < place.edge:
+            heappush(place.heap, entry)
+            if len(place.heap) > place.most:
+                place.split()
+        else:
+            place.put_far(entry)
         if self._index is not None:
             self._index.add(place.priority, deadline, 1)
         if self._fifo:
@@ -107,12 +94,12 @@ class DeadlineHeap:
         line.appendleft(entry)
         line.extendleft(reversed(passed))
 
-    def _class_of(self, priority: int) -> _Class:
+    def _class_of(self, priority: int) -> PriorityClass:
         priority = min(max(priority, 0), PRIORITY_CLASSES - 1)
         for place in self._classes:
             if place.priority == priority:
                 return place
-        place = _Class(priority)
+        place = PriorityClass(priority)
         self._classes.append(place)
         self._classes.sort(key=lambda known: known.priority)
         self._only = None
@@ -139,25 +126,23 @@ class DeadlineHeap:
                 due = self._due(now)
                 if due is not None:
                     return self._pop_line(due)
-            heap = place.heap
-            while heap:
-                entry = heappop(heap)
-                if entry.state == QUEUED:
-                    self._fair += 1
-                    self._leave(place, entry)
-                    return entry
-                place.dead -= 1
+            head = place.head()
+            if head is not None:
+                heappop(place.heap)
+                self._fair += 1
+                self._leave(place, head)
+                return head
         return self._pop_line(place)
 
-    def _live_in(self, place: _Class) -> int:
+    def _live_in(self, place: PriorityClass) -> int:
         in_line = len(place.line) - place.line_dead
-        return in_line if self._fifo else in_line + len(place.heap) - place.dead
+        return in_line if self._fifo else in_line + place.dated
 
     def take(self, most: int, now: float) -> list[Entry]:
         """Up to *most* entries as :meth:`pop` would give them, in one go."""
         taken: list[Entry] = []
         place = self._only
-        if place is None or self._fifo or self._index is not None or (place.heap and place.line):
+        if place is None or self._fifo or self._index is not None or (place.line and place.dated):
             while len(taken) < most:
                 entry = self.pop(now)
                 if entry is None:
@@ -165,10 +150,9 @@ class DeadlineHeap:
                 taken.append(entry)
             return taken
         size = 0
-        if place.heap:
-            heap = place.heap
-            while heap and len(taken) < most:
-                entry = heappop(heap)
+        if not place.line:
+            while len(taken) < most and (place.heap or place.promote()):
+                entry = heappop(place.heap)
                 if entry.state == QUEUED:
                     entry.state = NEW
                     size += entry.size
@@ -191,11 +175,11 @@ class DeadlineHeap:
         self.size -= size
         return taken
 
-    def _due(self, now: float) -> _Class | None:
+    def _due(self, now: float) -> PriorityClass | None:
         """The class whose line has a turn by the fairness bound."""
         if self._fair < FAIR_SHARE - 1:
             return None
-        oldest: _Class | None = None
+        oldest: PriorityClass | None = None
         for place in self._classes:
             line = place.line
             while line and line[0].state != QUEUED:
@@ -207,7 +191,7 @@ class DeadlineHeap:
             return oldest
         return None
 
-    def _pop_line(self, place: _Class) -> Entry:
+    def _pop_line(self, place: PriorityClass) -> Entry:
         line = place.line
         entry = line.popleft()
         while entry.state != QUEUED:
@@ -217,12 +201,11 @@ class DeadlineHeap:
         self._leave(place, entry)
         if self._fifo and entry.deadline != NO_DEADLINE:
             place.dead += 1  # its copy in the heap
-            if place.dead > _MIN_DEAD and place.dead * 2 > len(place.heap):
-                entry.state = NEW
-                self._compact(place)
+            if place.dead > _MIN_DEAD and place.dead > place.dated:
+                place.compact()
         return entry
 
-    def _leave(self, place: _Class, entry: Entry) -> None:
+    def _leave(self, place: PriorityClass, entry: Entry) -> None:
         entry.state = NEW
         self.live -= 1
         self.size -= entry.size
@@ -238,35 +221,23 @@ class DeadlineHeap:
             place.dead += 1
         if not dated or self._fifo:
             place.line_dead += 1
-        if (place.dead > _MIN_DEAD and place.dead * 2 > len(place.heap)) or (
+        if (place.dead > _MIN_DEAD and place.dead > place.dated) or (
             place.line_dead > _MIN_DEAD and place.line_dead * 2 > len(place.line)
         ):
-            self._compact(place)
-
-    def _compact(self, place: _Class) -> None:
-        place.heap = [entry for entry in place.heap if entry.state == QUEUED]
-        heapify(place.heap)
-        place.line = deque(entry for entry in place.line if entry.state == QUEUED)
-        place.dead = place.line_dead = 0
+            place.compact()
 
     def expired(self, now: float) -> list[Entry]:
         """All entries whose deadline is at or before *now*, removed, earliest first within each class."""
         gone: list[Entry] = []
         for place in self._classes:
-            heap = place.heap
-            while heap:
-                entry = heap[0]
-                if entry.state != QUEUED:
-                    heappop(heap)
-                    place.dead -= 1
-                elif entry.deadline <= now:
-                    heappop(heap)
-                    self._leave(place, entry)
-                    if self._fifo:
-                        place.line_dead += 1
-                    gone.append(entry)
-                else:
-                    break
+            entry = place.head()
+            while entry is not None and entry.deadline <= now:
+                heappop(place.heap)
+                self._leave(place, entry)
+                if self._fifo:
+                    place.line_dead += 1
+                gone.append(entry)
+                entry = place.head()
         return gone
 
     def drain(self) -> list[Entry]:
@@ -274,7 +245,7 @@ class DeadlineHeap:
         everything = list(self)
         for entry in everything:
             entry.state = NEW
-        self._only = _Class(0)
+        self._only = PriorityClass(0)
         self._classes = [self._only]
         self._index = None
         self.live = self.size = 0
@@ -285,9 +256,7 @@ class DeadlineHeap:
     def __iter__(self) -> Iterator[Entry]:
         for place in self._classes:
             if not self._fifo:
-                for entry in place.heap:
-                    if entry.state == QUEUED:
-                        yield entry
+                yield from place.all_dated()
             for entry in place.line:
                 if entry.state == QUEUED:
                     yield entry
@@ -296,12 +265,10 @@ class DeadlineHeap:
         """The earliest deadline of all, ``inf`` when there is none.  Not necessarily the next one's to leave."""
         earliest = NO_DEADLINE
         for place in self._classes:
-            heap = place.heap
-            while heap and heap[0].state != QUEUED:
-                heappop(heap)
-                place.dead -= 1
-            if heap and heap[0].deadline < earliest:
-                earliest = heap[0].deadline
+            if place.heap or place.far_keys:
+                head = place.head()
+                if head is not None and head.deadline < earliest:
+                    earliest = head.deadline
         return earliest
 
     def count_ahead(self, priority: int, deadline: float, now: float) -> int:
@@ -317,7 +284,7 @@ class DeadlineHeap:
             if place.priority < priority or self._fifo or deadline == NO_DEADLINE:
                 ahead += self._live_in(place)
             else:
-                dated = len(place.heap) - place.dead
+                dated = place.dated
                 if deadline >= place.latest:
                     ahead += dated
                 elif dated:
@@ -332,13 +299,13 @@ class DeadlineHeap:
         if self._index is not None and now - self._index_used > _INDEX_IDLE_S:
             self._index = None
         if len(self._classes) > 1:
-            self._classes = [place for place in self._classes if self._live_in(place)] or [_Class(0)]
+            self._classes = [place for place in self._classes if self._live_in(place)] or [PriorityClass(0)]
             self._only = self._classes[0] if len(self._classes) == 1 else None
 
     def _build_index(self) -> DeadlineIndex:
         index = DeadlineIndex()
         for place in self._classes:
-            deadlines = [entry.deadline for entry in place.heap if entry.state == QUEUED]
+            deadlines = [entry.deadline for entry in place.all_dated()]
             place.latest = max(deadlines, default=0.0)
             for deadline in deadlines:
                 index.add(place.priority, deadline, 1)

@@ -1,0 +1,66 @@
+"""What is measured, in which unit, and how rounds are summed up."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+__all__ = ["FIGURES", "Figure", "Spread", "paired_ratio", "spread"]
+
+
+class Figure(NamedTuple):
+    """How one measured number is written."""
+
+    title: str
+    unit: str
+    digits: int = 0
+
+
+FIGURES: Mapping[str, Figure] = {
+    "rate": Figure("answers", "/s"),
+    "mb_s": Figure("body bytes", "MB/s"),
+    "p50_ms": Figure("p50", "ms", 2),
+    "p90_ms": Figure("p90", "ms", 2),
+    "p99_ms": Figure("p99", "ms", 2),
+    "max_ms": Figure("longest", "ms", 1),
+    "cpu_s": Figure("CPU for 10,000", "s", 2),
+    "pss_mb": Figure("memory (PSS)", "MB"),
+    "errors": Figure("errors", ""),
+    "offered": Figure("offered", "/s"),
+    "in_time": Figure("answered in time", "/s"),
+    "of_capacity": Figure("in time, of capacity", "%", 1),
+    "of_offered": Figure("in time, of offered", "%", 1),
+    "late": Figure("answered late", "/s"),
+    "refused": Figure("refused at once", "/s"),
+    "expired": Figure("expired (504, 408)", "/s"),
+    "lost": Figure("failed or given up", "/s"),
+    "lag_p99_ms": Figure("generator lag p99", "ms", 2),
+    "generator_cpu": Figure("generator CPU", "%"),
+    "first_s": Figure("first answer after", "s", 2),
+    "speedup": Figure("times one replica", "x", 2),
+}
+
+
+class Spread(NamedTuple):
+    """median, smallest and largest of the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Raises ValueError without values."""
+    if not values:
+        raise ValueError("no rounds")
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def paired_ratio(values: Mapping[int, float], reference: Mapping[int, float]) -> Spread | None:
+    """The spread of value / reference over the rounds that have both; None if there is none.
+
+    Rounds are paired because what else the machine does drifts: the two members of a pair were measured within seconds.
+    """
+    ratios = [values[index] / reference[index] for index in values if reference.get(index)]
+    return spread(ratios) if ratios else None

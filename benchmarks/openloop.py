@@ -1,0 +1,351 @@
+"""The open-loop load generator, a process of its own: ``python -m benchmarks.openloop < plan.json``.
+
+Requests start when the plan says so, whether earlier ones have been answered or not, and a latency runs from that
+*intended* moment.  So a server that stalls is charged for every request that would have come meanwhile (otherwise
+"coordinated omission", Gil Tene), and so is the generator itself: by how much it was late is in the result (``lag``),
+with the share of one processor that it used.
+
+Plan and result are JSON; the plan is :class:`Plan`.  Answers are counted by what they mean to the client:
+
+    good      200 to 299, within the deadline
+    late      200 to 299, after it
+    refused   429 or 503: told at once, or at least told, to come back later
+    expired   504 or 408: the server gave up by itself
+    failed    another status, or a broken connection
+    gave_up   none until the client's patience ended
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import httptools
+import msgspec
+
+from .arrivals import arrivals
+
+__all__ = ["Outcome", "Plan", "Stream", "generate"]
+
+
+class Stream(msgspec.Struct, kw_only=True):
+    """Requests of one kind.  rate: a second; moments: for arrivals "replay"."""
+
+    name: str
+    path: str
+    body: str
+    rate: float = 0.0
+    deadline_ms: float
+    arrivals: str = "poisson"
+    moments: list[float] = []
+    content_type: str = "application/json"
+
+
+class Plan(msgspec.Struct, kw_only=True):
+    """patience_s: when the client closes the connection.  connections: at most so many; more requests wait, and count.
+
+    touch: a file that is made touch_at_s after the start (see model.py).  window_s: of the time line in the result.
+    """
+
+    host: str
+    port: int
+    seconds: float
+    streams: list[Stream]
+    seed: int = 1
+    patience_s: float = 1.0
+    connections: int = 4000
+    touch: str = ""
+    touch_at_s: float = 0.0
+    window_s: float = 0.5
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """Of one stream.  Latencies of the good and late answers, milliseconds.  windows: good answers by intended start."""
+
+    offered: int
+    good: int
+    late: int
+    refused: int
+    expired: int
+    failed: int
+    gave_up: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    max_ms: float
+    refused_p50_ms: float
+    windows: list[int]
+    lag_p50_ms: float
+    lag_p99_ms: float
+    lag_max_ms: float
+
+
+class _Tally:
+    """What came of the requests of one stream."""
+
+    def __init__(self, stream: Stream, plan: Plan, request: bytes) -> None:
+        self.stream = stream
+        self.request = request
+        self.deadline_s = stream.deadline_ms / 1e3
+        self.offered = self.good = self.late = self.refused = self.expired = self.failed = self.gave_up = 0
+        self.latencies: list[float] = []
+        self.refusals: list[float] = []
+        self.lags: list[float] = []
+        self.window_s = plan.window_s
+        self.windows = [0] * (int(plan.seconds / plan.window_s) + 1)
+
+    def answered(self, status: int, intended: float, took_s: float) -> None:
+        if 200 <= status < 300:
+            self.latencies.append(took_s)
+            if took_s <= self.deadline_s:
+                self.good += 1
+                self.windows[int(intended / self.window_s)] += 1
+            else:
+                self.late += 1
+        elif status in (429, 503):
+            self.refused += 1
+            self.refusals.append(took_s)
+        elif status in (504, 408):
+            self.expired += 1
+        else:
+            self.failed += 1
+
+    def outcome(self) -> Outcome:
+        latencies, refusals, lags = sorted(self.latencies), sorted(self.refusals), sorted(self.lags)
+        return Outcome(
+            offered=self.offered,
+            good=self.good,
+            late=self.late,
+            refused=self.refused,
+            expired=self.expired,
+            failed=self.failed,
+            gave_up=self.gave_up,
+            p50_ms=_at(latencies, 0.50),
+            p90_ms=_at(latencies, 0.90),
+            p99_ms=_at(latencies, 0.99),
+            max_ms=_at(latencies, 1.0),
+            refused_p50_ms=_at(refusals, 0.50),
+            windows=self.windows,
+            lag_p50_ms=_at(lags, 0.50),
+            lag_p99_ms=_at(lags, 0.99),
+            lag_max_ms=_at(lags, 1.0),
+        )
+
+
+def _at(ordered: list[float], share: float) -> float:
+    return 1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection, one request at a time."""
+
+    def __init__(self, load: _Load) -> None:
+        self._load = load
+        self._parser: Any = None
+        self._transport: Any = None
+        self._keep = True
+        self.tally: _Tally | None = None
+        self.intended = 0.0
+        self.number = 0
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._load.idle(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._load.closed(self)
+
+    # Called by the parser.
+
+    def on_message_complete(self) -> None:
+        tally, parser = self.tally, self._parser
+        if tally is None:
+            return
+        self.tally = None
+        tally.answered(parser.get_status_code(), self.intended, self._load.now() - self.intended)
+        if parser.should_keep_alive():
+            self._load.idle(self)
+        else:
+            self.close()
+
+    # Called by the load.
+
+    def send(self, tally: _Tally, intended: float) -> None:
+        self.tally = tally
+        self.intended = intended
+        self.number += 1
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport.write(tally.request)
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _Load:
+    def __init__(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> None:
+        self._plan = plan
+        self._loop = loop
+        self._idle: list[_Connection] = []
+        self._opening = 0
+        self._open = 0
+        self._waiting: deque[tuple[_Tally, float]] = deque()
+        self._patience: deque[tuple[float, _Connection, int]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._began = 0.0
+        self.tallies = [_Tally(stream, plan, _request(plan, stream)) for stream in plan.streams]
+        self._schedule = sorted(
+            (at, index)
+            for index, stream in enumerate(plan.streams)
+            for at in arrivals(stream.arrivals, stream.rate, plan.seconds, plan.seed + index, stream.moments)
+        )
+        self._next = 0
+
+    def now(self) -> float:
+        return time.perf_counter() - self._began
+
+    async def run(self) -> None:
+        for _ in range(min(64, self._plan.connections)):
+            self._connect()
+        while self._opening:
+            await asyncio.sleep(0.001)
+        touch_at = self._plan.touch_at_s if self._plan.touch else float("inf")
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self._began = time.perf_counter()
+        schedule = self._schedule
+        end = self._plan.seconds + self._plan.patience_s + 0.5
+        while True:
+            now = self.now()
+            if now >= touch_at:
+                Path(self._plan.touch).touch()
+                touch_at = float("inf")
+            while self._next < len(schedule) and schedule[self._next][0] <= now:
+                at, index = schedule[self._next]
+                self._next += 1
+                self._start(self.tallies[index], at, now)
+            self._lose_patience(now)
+            if self._next < len(schedule):
+                pause = schedule[self._next][0] - now
+            elif self._busy() and now < end:
+                pause = 0.005
+            else:
+                break
+            await asyncio.sleep(min(max(pause, 0.0), 0.02))
+        for connection in list(self._idle):
+            connection.close()
+
+    def _busy(self) -> bool:
+        return bool(self._waiting) or any(
+            connection.tally is not None and connection.number == number for _, connection, number in self._patience
+        )
+
+    def _start(self, tally: _Tally, intended: float, now: float) -> None:
+        tally.offered += 1
+        tally.lags.append(now - intended)
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.open:
+                self._send(connection, tally, intended)
+                return
+        self._waiting.append((tally, intended))
+        if self._open + self._opening < self._plan.connections:
+            self._connect()
+
+    def _send(self, connection: _Connection, tally: _Tally, intended: float) -> None:
+        connection.send(tally, intended)
+        self._patience.append((intended + self._plan.patience_s, connection, connection.number))
+
+    def _lose_patience(self, now: float) -> None:
+        patience = self._patience
+        while patience and (patience[0][0] <= now or patience[0][1].number != patience[0][2] or not patience[0][1].tally):
+            until, connection, number = patience.popleft()
+            if until <= now and connection.number == number and connection.tally is not None:
+                connection.tally.gave_up += 1
+                connection.tally = None
+                connection.close()
+        while self._waiting and self._waiting[0][1] + self._plan.patience_s <= now:
+            self._waiting.popleft()[0].gave_up += 1
+
+    def _connect(self) -> None:
+        self._opening += 1
+        task = self._loop.create_task(self._open_one())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _open_one(self) -> None:
+        try:
+            await self._loop.create_connection(lambda: _Connection(self), self._plan.host, self._plan.port)
+        except OSError:
+            if self._waiting:  # a refused connection is an answer of its own
+                self._waiting.popleft()[0].failed += 1
+        else:
+            self._open += 1
+        finally:
+            self._opening -= 1
+
+    # Called by connections.
+
+    def idle(self, connection: _Connection) -> None:
+        if self._waiting:
+            tally, intended = self._waiting.popleft()
+            self._send(connection, tally, intended)
+        else:
+            self._idle.append(connection)
+
+    def closed(self, connection: _Connection) -> None:
+        self._open -= 1
+        if connection.tally is not None:
+            connection.tally.failed += 1
+            connection.tally = None
+
+
+def _request(plan: Plan, stream: Stream) -> bytes:
+    body = stream.body.encode()
+    head = (
+        f"POST {stream.path} HTTP/1.1\r\nHost: {plan.host}:{plan.port}\r\n"
+        f"Content-Type: {stream.content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def generate(plan: Plan) -> dict[str, Any]:
+    """Carry out *plan*; stream name to :class:`Outcome` as a dict, and what the generator itself used."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        load = _Load(plan, runner.get_loop())
+        wall, cpu = time.perf_counter(), time.process_time()
+        runner.run(load.run())
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "streams": {tally.stream.name: msgspec.to_builtins(tally.outcome()) for tally in load.tallies},
+        "generator_cpu": 100.0 * cpu / wall,
+    }
+
+
+if __name__ == "__main__":
+    json.dump(generate(msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)), sys.stdout)
+    sys.stdout.flush()
+    os._exit(0)  # connections that are still open need no farewell

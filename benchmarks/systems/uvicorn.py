@@ -1,0 +1,46 @@
+"""Bare uvicorn with httptools and uvloop: the limit of an HTTP front in Python, with nothing behind it."""
+
+from __future__ import annotations
+
+from ..site import Site
+from .system import System, source
+
+__all__ = ["SYSTEMS"]
+
+_ECHO = """
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        await send({
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))],
+        })
+        await send({"type": "http.response.body", "body": body})
+"""
+
+_PAYLOAD = _ECHO.replace("    async def app", "    import json\n    from model import weigh\n\n    async def app", 1).replace(
+    "        await send({\n", "        body = json.dumps(weigh(body)).encode()\n        await send({\n", 1
+)
+
+
+class Uvicorn(System):
+    name = "uvicorn"
+    title = "bare uvicorn (ASGI, httptools, uvloop), one process: echoes bytes, no JSON"
+    environment = "uvicorn"
+    requirements = ("uvicorn", "httptools", "uvloop")
+    packages = ("uvicorn", "httptools", "uvloop")
+    sources = {"echo": {"app.py": source(_ECHO)}, "payload": {"app.py": source(_PAYLOAD)}}
+
+    def start(self, site: Site) -> None:
+        given = ["--host", "127.0.0.1", "--port", str(site.port), "--loop", "uvloop", "--http", "httptools"]
+        site.spawn([site.python, "-m", "uvicorn", "app:app", *given, "--no-access-log", "--log-level", "warning"])
+
+
+SYSTEMS: tuple[System, ...] = (Uvicorn(),)

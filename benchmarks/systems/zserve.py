@@ -1,0 +1,145 @@
+"""zserve itself: as ``zserve run`` starts it, and as three nodes started by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..site import Site
+from .system import Sources, System, source
+
+__all__ = ["SYSTEMS"]
+
+_ECHO = """
+    import zserve as serve
+
+    @serve.route("/echo", methods=["POST"])
+    def echo(request):
+        return request.json
+"""
+
+_BATCH = """
+    import zserve as serve
+    from model import predict
+
+    @serve.route("/batch", methods=["POST"], config={"max_batch_size": 32})
+    @serve.accept_batch
+    def batch(requests):
+        return predict([request.json for request in requests])
+"""
+
+_PAYLOAD = """
+    import zserve as serve
+    from model import weigh
+
+    @serve.route("/payload", methods=["POST"])
+    def payload(request):
+        return weigh(request.data)
+"""
+
+_MIX = """
+    import zserve as serve
+    from model import wait
+
+    @serve.route("/fast", methods=["POST"])
+    def fast(request):
+        wait(0.001)
+        return {"waited": 1}
+
+    @serve.route("/medium", methods=["POST"])
+    def medium(request):
+        wait(0.010)
+        return {"waited": 10}
+
+    @serve.route("/slow", methods=["POST"])
+    def slow(request):
+        wait(0.050)
+        return {"waited": 50}
+"""
+
+_SCALE = """
+    import os, time
+    import zserve as serve
+
+    @serve.route("/scale", methods=["POST"], config={"num_replicas": int(os.environ["REPLICAS"])})
+    def scale(request):
+        time.sleep(0.020)
+        return {"slept": 20}
+"""
+
+_DIGITS = """
+    import zserve as serve
+    from digits import SVM
+
+    serve.declare_endpoint("svm", "/digits", methods=["POST"], backends={"SVM": SVM}, config={"max_batch_size": 32})
+"""
+
+_EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def _sources() -> Sources:
+    apps = {
+        "echo": _ECHO, "batch": _BATCH, "payload": _PAYLOAD, "mix": _MIX, "scale": _SCALE, "digits": _DIGITS,
+    }  # fmt: skip
+    files = {workload: {"app.py": source(text)} for workload, text in apps.items()}
+    if (_EXAMPLES / "digits.py").exists():
+        for name in ("digits.py", "digits.html"):
+            files["digits"][name] = (_EXAMPLES / name).read_text(encoding="utf-8")
+    return files
+
+
+_JOIN = source("""
+    import sys, time
+    import zserve as serve
+
+    until = time.monotonic() + 30.0
+    while True:
+        try:
+            serve.init(sys.argv[1])
+            break
+        except serve.FabricUnreachable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+    import app
+""")
+
+
+class _Zserve(System):
+    packages = ("zserve", "pyzmq", "uvicorn", "httptools", "uvloop", "msgspec", "orjson")
+    sources = _sources()
+
+    def with_deadline(self, path: str, milliseconds: float) -> str:
+        return f"{path}?relative_slo_ms={milliseconds:g}"
+
+
+class Run(_Zserve):
+    name = "zserve"
+    title = "zserve run: everything that it starts by itself on one machine"
+
+    def start(self, site: Site) -> None:
+        command = [site.python, "-m", "zserve", "run", "app", "--port", str(site.port), "--app-dir", site.folder]
+        site.spawn(command, {"ZSERVE_RUN_DIR": _run_directory(site)})
+
+
+class Apart(_Zserve):
+    name = "zserve-apart"
+    title = "zserve node: gateway, router and worker as processes of their own"
+
+    def start(self, site: Site) -> None:
+        node = [site.python, "-m", "zserve", "node", "--role"]
+        address = f"ipc://{site.folder}/router"
+        here = {"ZSERVE_RUN_DIR": _run_directory(site)}
+        site.spawn([*node, "router", "--bind", address], here)
+        site.spawn([*node, "worker", "--join", address, "--app-dir", site.folder], here)
+        site.spawn([*node, "gateway", "--join", address, "--http", site.host], here)
+        (site.folder / "join.py").write_text(_JOIN)
+        site.spawn([site.python, "join.py", address], here)
+
+
+def _run_directory(site: Site) -> str:
+    folder = site.folder / "run"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return str(folder)
+
+
+SYSTEMS: tuple[System, ...] = (Run(), Apart())
