@@ -47,6 +47,7 @@ class _Router:
         info = new_info("router", options.name, node)
         sync = ConfigSync(info, wall_ms)
         self._state.load_into(sync.registry, wall_ms())
+        self._saved = sync.registry.generation
         self._core = RouterCore(sync, random.Random(), wall_ms)
         self._hub = Hub(
             self._core,
@@ -64,7 +65,7 @@ class _Router:
             raise ServeError("a router needs an address to listen on: --bind tcp://127.0.0.1:7700")
         hub.start()
         joining = asyncio.ensure_future(warn_until_joined(hub, options))
-        saving = asyncio.ensure_future(self._save())
+        saving = asyncio.ensure_future(self._save_again())
         try:
             gc.collect()
             gc.freeze()
@@ -87,19 +88,21 @@ class _Router:
             joining.cancel()
             saving.cancel()
             await hub.stop("the router is shutting down")
-            self._state.save(core.sync.registry)
+            self._state.save(core.sync.registry, wall_ms())
             self._state.close()
 
     def _on_turn(self) -> None:
+        # Before the outbox leaves: a write is on disk when it is acknowledged.
+        registry = self._core.sync.registry
+        if registry.generation != self._saved:
+            self._saved = registry.generation
+            self._state.save(registry, wall_ms())
         if self._core.shutdown_reason:
             self._stop.request(self._core.shutdown_reason)
 
-    async def _save(self) -> None:
-        """Follow the registry with what is on disk, off the data path."""
-        registry = self._core.sync.registry
-        saved = -1
+    async def _save_again(self) -> None:
+        """Try again what could not be saved."""
         while True:
-            await asyncio.sleep(0.05)
-            if registry.generation != saved or self._state.behind:
-                saved = registry.generation
-                self._state.save(registry)
+            await asyncio.sleep(1.0)
+            if self._state.behind:
+                self._state.save(self._core.sync.registry, wall_ms())

@@ -68,12 +68,12 @@ class RouterState:
         if records:
             log.info("state: %d records from %s", len(records), self._folder)
 
-    def save(self, registry: Registry) -> None:
+    def save(self, registry: Registry, wall_ms: int) -> None:
         """Write what has changed since the last time."""
         if self._store is None:
             return
         try:
-            self._store.save(registry.records())
+            self._store.save(registry.records(), wall_ms)
         except StoreError as error:
             self.behind = True
             self._complain(str(error))

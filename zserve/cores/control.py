@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ControlDesk"]
 
 MAX_WAITING = 1024
+_PLACING = frozenset(("create_backend", "update_backend", "update_backend_config"))
 _CONFIRMING = frozenset(("gateway", "router"))
 _OWN_ERRORS = (TypeError, ValueError, KeyError, ServeError)
 
@@ -128,7 +129,7 @@ class ControlDesk:
 
     def _operate(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> None:
         router = self._router
-        if message.op == "create_backend" and isinstance(args.get("name"), str):
+        if message.op in _PLACING and isinstance(args.get("name"), str):
             self._check_place(args)
         outcome = OPERATIONS[message.op](router.sync.registry, args, self._wall_ms())
         reply = {"result": outcome.result, "warnings": list(outcome.warnings)}
@@ -148,8 +149,12 @@ class ControlDesk:
         registry = self._router.sync.registry
         name = args["name"]
         config = parse_backend_config(args.get("config"))
-        value = registry.backend(name)
-        base = value if value is not None else BackendValue(code="a:b", version="0")
+        before = registry.backend(name)
+        if before is not None:
+            config = parse_backend_config(args.get("config"), before.config)
+            if (config.num_replicas, config.resources) == (before.config.num_replicas, before.config.resources):
+                return
+        base = before if before is not None else BackendValue(code="a:b", version="0")
         value = msgspec.structs.replace(base, config=config)
         check_placeable(name, value, registry.backends(), self._router.sync.membership.workers())
 

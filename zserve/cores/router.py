@@ -11,6 +11,8 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from ..channel.outbox import Outbox, Parcel, Peer
 from ..errors import Refusal
 from ..http.answers import KIND_TEXT
@@ -191,10 +193,7 @@ class RouterCore:
         for shadow in endpoint.draw_shadows():
             shadow_queue = self.queues.get(shadow)
             if shadow_queue is not None:
-                copy = Request(
-                    self.rng.randbytes(16), message.endpoint, message.budget_us, message.flags, message.shard
-                )
-                copy.method = message.method
+                copy = msgspec.structs.replace(message, id=self.rng.randbytes(16))
                 self._offer(shadow_queue, b"", copy, head, body, now)
 
     def _offer(
@@ -304,7 +303,7 @@ class RouterCore:
         for replica in queue.demand_due(now):
             out.send(replica, Demand(*queue.demand(replica, now)))
 
-    # --- nodes that come and go ----------------------------------------------------------------------------------------------
+    # --- nodes that come and go ---------------------------------------------------------------------------------------
 
     def _join(self, peer: Peer, queue: BackendQueue, now: float) -> None:
         self._serving[peer] = queue
