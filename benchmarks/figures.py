@@ -37,6 +37,7 @@ FIGURES: Mapping[str, Figure] = {
     "lost": Figure("failed or given up", "/s"),
     "lag_p99_ms": Figure("generator lag p99", "ms", 2),
     "generator_cpu": Figure("generator CPU", "%"),
+    "elsewhere": Figure("CPU of others", "%"),
     "first_s": Figure("first answer after", "s", 2),
     "speedup": Figure("times one replica", "x", 2),
 }

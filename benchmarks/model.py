@@ -30,7 +30,7 @@ def wait(seconds: float) -> None:
         pass
 
 
-def predict(items: list[dict]) -> list[dict]:
+def predict(items: list[dict[str, int]]) -> list[dict[str, int]]:
     """A batch of {"n": 3} to a batch of {"double": 6}, in 5 ms + 0.1 ms an item."""
     seconds = BATCH_S + ITEM_S * len(items)
     if _DOUBLED and os.path.exists(_DOUBLED):
@@ -39,7 +39,7 @@ def predict(items: list[dict]) -> list[dict]:
     return [{"double": 2 * item["n"]} for item in items]
 
 
-def weigh(body: bytes) -> dict:
+def weigh(body: bytes) -> dict[str, object]:
     """What an upload is answered with."""
     return {"bytes": len(body), "ends": [body[0], body[-1]]}
 

@@ -67,7 +67,7 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """Of one stream.  Latencies of the good and late answers, milliseconds.  windows: good answers by intended start."""
+    """Of one stream.  Latencies of good and late answers, in milliseconds; windows: good answers by intended start."""
 
     offered: int
     good: int
@@ -279,9 +279,13 @@ class _Load:
 
     def _lose_patience(self, now: float) -> None:
         patience = self._patience
-        while patience and (patience[0][0] <= now or patience[0][1].number != patience[0][2] or not patience[0][1].tally):
-            until, connection, number = patience.popleft()
-            if until <= now and connection.number == number and connection.tally is not None:
+        while patience:
+            until, connection, number = patience[0]
+            waits = connection.number == number and connection.tally is not None
+            if waits and until > now:
+                break
+            patience.popleft()
+            if waits and connection.tally is not None:
                 connection.tally.gave_up += 1
                 connection.tally = None
                 connection.close()

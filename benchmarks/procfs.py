@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Process", "cpu_seconds", "pss_bytes", "table", "tree"]
+__all__ = ["Process", "busy_seconds", "cpu_seconds", "pss_bytes", "table", "tree"]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PROC = Path("/proc")
@@ -76,6 +76,16 @@ def tree(leaders: Iterable[int], known: Iterable[Process] = ()) -> list[Process]
 def cpu_seconds(processes: Iterable[Process]) -> float:
     """User and system time together; 10 ms is the resolution of the kernel's accounts."""
     return sum(process.ticks for process in processes) / _TICKS_PER_S
+
+
+def busy_seconds() -> float:
+    """Processor time that the whole machine has used since it started, and what its host took away."""
+    try:
+        fields = (_PROC / "stat").read_text().split("\n", 1)[0].split()[1:]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _wait, interrupts, soft, stolen = (int(field) for field in fields[:8])
+    return (user + nice + system + interrupts + soft + stolen) / _TICKS_PER_S
 
 
 def pss_bytes(processes: Iterable[Process]) -> int:

@@ -48,7 +48,9 @@ class _Router:
         sync = ConfigSync(info, wall_ms)
         self._state.load_into(sync.registry, wall_ms())
         self._saved = sync.registry.generation
-        self._core = RouterCore(sync, random.Random(), wall_ms)
+        self._core = RouterCore(
+            sync, random.Random(), wall_ms, policy=options.policy, policy_kwargs=options.policy_kwargs
+        )
         self._hub = Hub(
             self._core,
             info,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +13,10 @@ __all__ = ["render_status"]
 
 
 def render_status(status: Mapping[str, Any], width: int | None = None) -> str:
-    """*status* (what ``serve.status()`` gives) as aligned tables, not wider than *width* columns (None: the terminal).
+    """*status* (what ``serve.status()`` or :func:`status_sum.ask_all` gives) as aligned tables, not wider than *width*
+    columns (None: the terminal).
 
-    Counters are those of the router that was asked.
+    Counters are those of all routers that answered, or of the one that was asked.
     """
     sections = [
         _section("NODES", _nodes(status), width, "none"),
@@ -23,8 +26,8 @@ def render_status(status: Mapping[str, Any], width: int | None = None) -> str:
     ]
     if status.get("conflicts"):
         sections.append(_section("CONFLICTS (writes that lost)", _conflicts(status), width, ""))
-    reasons = _reasons(status)
-    return f"fabric at {status.get('address', '?')}\n\n" + "\n\n".join(sections) + (f"\n\n{reasons}" if reasons else "")
+    sections += [text for text in (_reasons(status), _remarks(status)) if text]
+    return f"fabric at {status.get('address', '?')}\n\n" + "\n\n".join(sections)
 
 
 def _section(title: str, table: Table, width: int | None, empty: str) -> str:
@@ -34,6 +37,7 @@ def _section(title: str, table: Table, width: int | None, empty: str) -> str:
 def _nodes(status: Mapping[str, Any]) -> Table:
     table = Table("ROLE", "NAME", "PID", "HOST", "STATE", "SLOTS", "WHERE")
     order = {"gateway": 0, "router": 1, "worker": 2}
+    silent = {router.get("id") for router in status.get("routers", ()) if not router.get("answers", True)}
     nodes = [node for node in status.get("nodes", ()) if node.get("role") in order]
     for node in sorted(nodes, key=lambda node: (order[node["role"]], node.get("name", ""), node.get("id", ""))):
         slots = ""
@@ -43,12 +47,13 @@ def _nodes(status: Mapping[str, Any]) -> Table:
                 for replica in status.get("replicas", ())
             )
             slots = f"{used}/{node.get('slots', 0)}"
+        state = "leaving" if node.get("leaving") else "no answer" if node.get("id") in silent else "up"
         table.add(
             node["role"],
             node.get("name") or node.get("id", "")[:8],
             node.get("pid", ""),
             node.get("host", ""),
-            "leaving" if node.get("leaving") else "up",
+            state,
             slots,
             node.get("http") or node.get("address") or "",
         )
@@ -56,23 +61,27 @@ def _nodes(status: Mapping[str, Any]) -> Table:
 
 
 def _endpoints(status: Mapping[str, Any]) -> Table:
-    table = Table("ENDPOINT", "ROUTE", "METHODS", "TRAFFIC")
+    table = Table("ENDPOINT", "ROUTE", "METHODS", "REVISION", "TRAFFIC")
     for name, endpoint in sorted(status.get("endpoints", {}).items()):
         traffic = " ".join(f"{backend}={_share(weight)}" for backend, weight in endpoint.get("traffic", {}).items())
         shadows = " ".join(f"{backend}={_share(weight)}" for backend, weight in endpoint.get("shadows", {}).items())
+        policy = endpoint.get("policy", "random")
         table.add(
             name,
             endpoint.get("route") or "(handle only)",
             ",".join(endpoint.get("methods", ())),
-            (traffic or "none: answers 503") + (f"  shadows {shadows}" if shadows else ""),
+            status.get("versions", {}).get(f"endpoint/{name}", ""),
+            (traffic or "none: answers 503")
+            + (f"  shadows {shadows}" if shadows else "")
+            + (f"  policy {policy}" if policy != "random" else ""),
         )
     return table
 
 
 def _backends(status: Mapping[str, Any]) -> Table:
     table = Table(
-        "BACKEND", "READY", "REQUESTS", "DONE", "REFUSED", "EXPIRED", "LOST", "QUEUED", "RUNNING", "CREDITS",
-        "BATCH MEAN", "MAX", "VERSION",
+        "BACKEND", "READY", "REQUESTS", "DONE", "ERRORS", "REFUSED", "EXPIRED", "LOST", "QUEUED", "RUNNING", "CREDITS",
+        "BATCH MEAN", "MAX", "REVISION", "VERSION",
     )  # fmt: skip
     for name, backend in sorted(status.get("backends", {}).items()):
         counters = backend.get("counters", {})
@@ -83,6 +92,7 @@ def _backends(status: Mapping[str, Any]) -> Table:
             f"{backend.get('ready', 0)}/{backend.get('config', {}).get('num_replicas', 1)}",
             _count(counters.get("admitted", 0)),
             _count(counters.get("completed", 0)),
+            _count(counters.get("errors", 0)),
             _count(sum(refused.values()) if isinstance(refused, Mapping) else refused),
             _count(counters.get("expired", 0)),
             _count(counters.get("lost", 0)),
@@ -91,23 +101,27 @@ def _backends(status: Mapping[str, Any]) -> Table:
             _count(counters.get("credits", 0)),
             f"{sizes.get('mean', 0.0):.1f}",
             _count(sizes.get("max", 0)),
+            status.get("versions", {}).get(f"backend/{name}", ""),
             str(backend.get("version", ""))[:12],
         )
     return table
 
 
 def _replicas(status: Mapping[str, Any]) -> Table:
-    table = Table("BACKEND", "#", "STATE", "PID", "RESTARTS", "VERSION", "REASON")
+    table = Table("BACKEND", "#", "STATE", "PID", "RESTARTS", "NODE", "VERSION", "REASON")
+    names = {node.get("id"): node.get("name") for node in status.get("nodes", ())}
     for replica in status.get("replicas", ()):
         state = str(replica.get("state", ""))
         if state == "ready" and not replica.get("linked", True):
             state = "ready (no link)"
+        worker = str(replica.get("node", ""))
         table.add(
             replica.get("backend", ""),
             replica.get("index", 0),
             state,
             replica.get("pid") or "-",
             replica.get("restarts", 0),
+            names.get(worker) or worker[:8],
             str(replica.get("version", ""))[:12],
             _last_line(str(replica.get("reason", ""))),
         )
@@ -128,10 +142,48 @@ def _reasons(status: Mapping[str, Any]) -> str:
 
 
 def _conflicts(status: Mapping[str, Any]) -> Table:
-    table = Table("KEY", "LOST WRITE", "KEPT WRITE")
+    table = Table("KEY", "WRITTEN", "BY", "WHAT WAS LOST")
+    names = {node.get("id"): node.get("name") for node in status.get("nodes", ())}
     for conflict in status["conflicts"]:
-        table.add(conflict.get("key", ""), conflict.get("loser", "")[:32], conflict.get("winner", "")[:32])
+        writer = str(conflict.get("writer", ""))
+        written_ms = conflict.get("written_ms", 0)
+        table.add(
+            conflict.get("key", ""),
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(written_ms / 1000)) if written_ms else "",
+            names.get(writer) or writer[:8],
+            _what_was_lost(conflict),
+        )
     return table
+
+
+def _what_was_lost(conflict: Mapping[str, Any]) -> str:
+    """The fields in which the losing write differs from the one in force."""
+    if conflict.get("lost") is None:
+        return "a delete" if "lost" in conflict else ""
+    if conflict.get("kept") is None:
+        return f"{_compact(conflict['lost'])} (kept: deleted)"
+    differs = conflict.get("differs", {}).items()
+    told = "; ".join(f"{field} {_compact(lost)} (kept {_compact(kept)})" for field, (lost, kept) in differs)
+    return told or "nothing: both wrote the same"
+
+
+def _remarks(status: Mapping[str, Any]) -> str:
+    """Lines about what is not as it should be, or could be better."""
+    lines = [
+        f"router {router.get('name') or router.get('address')} does not answer, its counts are missing: "
+        f"{_printable(' '.join(str(router.get('error', '')).split()))}"
+        for router in status.get("routers", ())
+        if not router.get("answers", True)
+    ]
+    if disagree := status.get("disagree"):
+        more = f" and {len(disagree) - 5} more" if len(disagree) > 5 else ""
+        lines.append(f"not all routers hold the same yet: {', '.join(disagree[:5])}{more}")
+    lines += [f"hint: {hint}" for hint in status.get("hints", ())]
+    return "\n".join(lines)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(", ", "="), sort_keys=True).replace('"', "")
 
 
 def _last_line(text: str) -> str:
@@ -149,4 +201,3 @@ def _share(weight: float) -> str:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
-

@@ -19,9 +19,11 @@ _END = """
 
 def _app(classes: str, *workers: str) -> str:
     lines = "\n    ".join(f"server.append_worker({worker})" for worker in workers)
-    return source("import os, random, time\nfrom mosec import Server, Worker\nfrom model import *\n") + source(
-        classes
-    ) + source(_END).replace("{workers}", lines)
+    return (
+        source("import os, random, time\nfrom mosec import Server, Worker\nfrom model import *\n")
+        + source(classes)
+        + source(_END).replace("{workers}", lines)
+    )
 
 
 _ECHO = """

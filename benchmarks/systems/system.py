@@ -1,4 +1,4 @@
-"""What the harness asks of an adapter.  One file in this folder for each peer; docs/benchmarks.md shows how to add one."""
+"""What the harness asks of an adapter.  One file in this folder for each peer (docs/benchmarks.md: "Adding a peer")."""
 
 from __future__ import annotations
 

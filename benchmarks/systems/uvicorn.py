@@ -25,8 +25,9 @@ _ECHO = """
         await send({"type": "http.response.body", "body": body})
 """
 
-_PAYLOAD = _ECHO.replace("    async def app", "    import json\n    from model import weigh\n\n    async def app", 1).replace(
-    "        await send({\n", "        body = json.dumps(weigh(body)).encode()\n        await send({\n", 1
+_PAYLOAD = (
+    "    import json\n    from model import weigh\n"
+    + _ECHO.replace("        await send", "        body = json.dumps(weigh(body)).encode()\n        await send", 1)
 )
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from ..logs import LEVELS
 from ..settings import setting
 
-if TYPE_CHECKING:
-    from zserve.control.client import ControlClient
-
-__all__ = ["address_option", "app_dir_option", "connect", "debug_option", "log_level_option", "slots_option"]
+__all__ = ["address_option", "app_dir_option", "debug_option", "log_level_option", "slots_option"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -70,23 +67,10 @@ def app_dir_option(command: Command) -> Command:
 
 
 def address_option(command: Command) -> Command:
-    """``--address``; the command gets ``address: str | None``, for :func:`connect`."""
+    """``--address``; the command gets ``address: str | None``, for :func:`reach.connect`."""
     return setting(
         "--address",
         metavar="ADDRESS",
-        help="A router of the fabric, such as tcp://host:7700. Default: the only fabric of yours on this machine.",
+        help="Any router of the fabric, as in tcp://host:7700, or any gateway, as in http://host:8000. "
+        "Default: the only fabric of yours on this machine.",
     )(command)
-
-
-def connect(address: str | None) -> ControlClient:
-    """A client for *address*, or for the only fabric of this user on this machine."""
-    from zserve.control.client import ControlClient, normal_address
-
-    from ..run_directory import the_only_fabric
-
-    if address is None:
-        return ControlClient(the_only_fabric().address)
-    try:
-        return ControlClient(normal_address(address))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--address") from None

@@ -7,7 +7,8 @@ import json
 import click
 
 from ..table import Table
-from .options import address_option, connect, debug_option
+from .options import address_option, debug_option
+from .reach import connect
 
 __all__ = ["command"]
 

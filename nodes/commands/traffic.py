@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from .options import address_option, connect, debug_option
+from .options import address_option, debug_option
+from .reach import connect
 
 __all__ = ["command"]
 

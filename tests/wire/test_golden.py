@@ -25,8 +25,10 @@ CASES: list[tuple[object, str]] = [
     ),
     (
         m.Result(ID, 200, 2, 0, 10, 11, 12, -1, 0, 0),
-        "919b0cc410000102030405060708090a0b0c0d0e0fccc802000a0b0cff0000",
+        "919c0cc410000102030405060708090a0b0c0d0e0fccc802000a0b0cff0000c2",
     ),
+    (m.Chunk(ID, 3, m.STREAM_DONE), "91960fc410000102030405060708090a0b0c0d0e0f03010000"),
+    (m.Consumed(ID, 65_792), "919310c410000102030405060708090a0b0c0d0e0fce00010100"),
     (m.Return([ID], "r"), "91930d91c410000102030405060708090a0b0c0d0e0fa172"),
     (m.Cancel([ID]), "91920e91c410000102030405060708090a0b0c0d0e0f"),
     (m.Grant(1, 300), "91931401cd012c"),
@@ -45,6 +47,11 @@ def test_golden_bytes(message: object, expected: str) -> None:
     frames = encode([(message, b"", b"")])
     assert [frame.hex() for frame in frames] == [expected]
     assert decode(frames) == [(message, b"", b"")]
+
+
+def test_a_result_of_the_version_before_has_no_streams_field() -> None:
+    old = bytes.fromhex("919b0cc410000102030405060708090a0b0c0d0e0fccc802000a0b0cff0000")
+    assert decode([old]) == [(m.Result(ID, 200, 2, 0, 10, 11, 12, -1, 0, 0, False), b"", b"")]
 
 
 def test_every_message_has_a_golden_case_or_a_round_trip() -> None:
@@ -74,6 +81,8 @@ def test_tags_are_unique_and_stable() -> None:
         "Result": 12,
         "Return": 13,
         "Cancel": 14,
+        "Chunk": 15,
+        "Consumed": 16,
         "Grant": 20,
         "Demand": 21,
         "Records": 30,

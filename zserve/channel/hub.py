@@ -91,6 +91,7 @@ class Hub:
         self._watch_timer: asyncio.TimerHandle | None = None
         self._stopped = False
         core.out.on_wake(self.poke)
+        core.out.on_flush(self._send_chunk)
 
     # --- start and stop ---------------------------------------------------------------------------------------------
 
@@ -188,14 +189,24 @@ class Hub:
         self._set_timer()
 
     def _send(self, peer: bytes, parcels: list[Any]) -> None:
-        dial = self._dials.get(peer)
         try:
-            if dial is not None:
-                dial.channel.send(encode(parcels))
-            elif self._router is not None:
-                self._router.send(encode(parcels), peer)
+            self._transmit(peer, parcels)
         except Unreachable as error:
             self.links.lost(peer, str(error), time.monotonic())
+
+    def _send_chunk(self, peer: bytes, parcels: list[Any]) -> None:
+        """In mid-turn, from inside the core: a link that turns out to be dead ends only after it has returned."""
+        try:
+            self._transmit(peer, parcels)
+        except Unreachable as error:
+            self.core.out.close(peer, str(error))
+
+    def _transmit(self, peer: bytes, parcels: list[Any]) -> None:
+        dial = self._dials.get(peer)
+        if dial is not None:
+            dial.channel.send(encode(parcels))
+        elif self._router is not None:
+            self._router.send(encode(parcels), peer)
 
     def _on_unreachable(self, peer: bytes) -> None:
         self.links.lost(peer, "unreachable", time.monotonic())

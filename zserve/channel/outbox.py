@@ -11,10 +11,15 @@ from typing import Any
 
 from ..wire.messages import Message
 
-__all__ = ["Outbox", "Parcel", "Peer"]
+__all__ = ["CHUNK", "Outbox", "Parcel", "Peer"]
 
 Peer = bytes
 """Names one link: the routing id (node id + boot nonce + socket nonce) of the other side.  Opaque to cores."""
+
+CHUNK = 32
+"""Messages that are enough for a send of their own in mid-turn: the cost of sending is spread thin by then, and the next
+process can start on them while this one goes on.  Echo at 64 connections, relative to sending everything at the end of
+the turn: 8 a chunk 1.01, 16 a chunk 1.09, 32 a chunk 1.16."""
 
 Parcel = tuple[Any, bytes, bytes]
 """(message, head, body): the two byte strings are b"" for messages without parts."""
@@ -23,13 +28,18 @@ Parcel = tuple[Any, bytes, bytes]
 class Outbox:
     """Messages by peer, publications, and a hook that tells the shell when there is something to do."""
 
-    __slots__ = ("_wake", "closed", "pending", "publications")
+    __slots__ = ("_flush", "_wake", "closed", "pending", "publications")
 
     def __init__(self, wake: Callable[[], None] | None = None) -> None:
         self.pending: dict[Peer, list[Parcel]] = {}
         self.publications: list[Message] = []
         self.closed: list[tuple[Peer, str]] = []
         self._wake = wake
+        self._flush: Callable[[Peer, list[Parcel]], None] | None = None
+
+    def on_flush(self, flush: Callable[[Peer, list[Parcel]], None]) -> None:
+        """Have *flush* called with each full chunk of messages for one peer, before the turn ends."""
+        self._flush = flush
 
     def on_wake(self, wake: Callable[[], None]) -> None:
         """Have *wake* called whenever the outbox goes from empty to not."""
@@ -45,6 +55,9 @@ class Outbox:
             pending[peer] = [(message, head, body)]
         else:
             parcels.append((message, head, body))
+            if len(parcels) == CHUNK and self._flush is not None:
+                del pending[peer]
+                self._flush(peer, parcels)
 
     def publish(self, message: Message) -> None:
         """Queue *message* for everyone who subscribes to this node (routers only)."""

@@ -18,11 +18,12 @@ from ..channel.outbox import Peer
 from ..config import parse_backend_config
 from ..errors import ApplicationError, ServeError
 from ..registry.barrier import WriteBarrier
+from ..registry.changes import CHANGES, values_after
 from ..registry.operations import OPERATIONS
-from ..registry.placement import check_placeable
+from ..registry.placement import check_placeable, unplaceable
 from ..registry.values import BackendValue
 from ..wire.messages import Confirmed, Control, ControlReply, Hello
-from .status import status_of
+from .status import counters_of, status_of
 
 if TYPE_CHECKING:
     from .router import RouterCore
@@ -32,6 +33,7 @@ __all__ = ["ControlDesk"]
 MAX_WAITING = 1024
 _PLACING = frozenset(("create_backend", "update_backend", "update_backend_config"))
 _CONFIRMING = frozenset(("gateway", "router"))
+_WRITES = {**OPERATIONS, **CHANGES}
 _OWN_ERRORS = (TypeError, ValueError, KeyError, ServeError)
 
 
@@ -117,10 +119,10 @@ class ControlDesk:
                 result = question(peer, message, args, now)
                 if result is not None:
                     self._reply(peer, message.id, {"result": result, "warnings": []})
-            elif message.op in OPERATIONS:
+            elif message.op in _WRITES:
                 self._operate(peer, message, args, now)
             else:
-                known = ", ".join(sorted([*OPERATIONS, *self._questions]))
+                known = ", ".join(sorted([*_WRITES, *self._questions]))
                 raise ValueError(f"unknown control call {message.op!r}; there are: {known}")
         except _OWN_ERRORS as error:
             self._fail(peer, message.id, error)
@@ -131,7 +133,11 @@ class ControlDesk:
         router = self._router
         if message.op in _PLACING and isinstance(args.get("name"), str):
             self._check_place(args)
-        outcome = OPERATIONS[message.op](router.sync.registry, args, self._wall_ms())
+        elif message.op == "create_endpoint" and "policy" not in args:
+            args = {**args, "policy": router.default_policy, "policy_kwargs": router.default_policy_kwargs}
+        elif message.op == "apply_changes":
+            self._check_places(args)
+        outcome = _WRITES[message.op](router.sync.registry, args, self._wall_ms())
         reply = {"result": outcome.result, "warnings": list(outcome.warnings)}
         if not outcome.written:
             self._reply(peer, message.id, reply)
@@ -158,6 +164,18 @@ class ControlDesk:
         value = msgspec.structs.replace(base, config=config)
         check_placeable(name, value, registry.backends(), self._router.sync.membership.workers())
 
+    def _check_places(self, args: dict[str, Any]) -> None:
+        """The same for several changes at once: what they ask for has to fit beside what stays."""
+        registry, workers = self._router.sync.registry, self._router.sync.membership.workers()
+        if not any(not info.leaving for info in workers):
+            return
+        before, after = registry.backends(), values_after(registry, args)[1]
+        lacking = unplaceable({name: value.config for name, value in before.items()}, workers)
+        for name, reason in unplaceable({name: value.config for name, value in after.items()}, workers).items():
+            if name in lacking and after[name].config == before[name].config:
+                continue  # it has been like that
+            raise ServeError(f"Cannot place backend {name!r}: {reason}")
+
     def _settle(self) -> None:
         """Answer the writes that are over."""
         waiting = []
@@ -178,7 +196,7 @@ class ControlDesk:
         return status_of(self._router, now)
 
     def _stat(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
-        return {name: queue.statistics() for name, queue in self._router.queues.items()}
+        return {name: counters_of(self._router, name) for name in self._router.queues}
 
     def _shutdown(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
         self._router.shut_down(str(args.get("reason", "zserve shutdown"))[:200])

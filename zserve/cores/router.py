@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -58,10 +59,18 @@ class RouterCore:
     """Events: those of a node.  Effects: the outbox, and :attr:`shutdown_reason` once the fabric is to end.
 
     *sync* holds registry and membership; *rng* draws backends and replicas; *wall_ms* tells the time of day, which only
-    stamps config records.
+    stamps config records; *policy* is the traffic policy of endpoints that are created here without naming one.
     """
 
-    def __init__(self, sync: ConfigSync, rng: random.Random, wall_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        sync: ConfigSync,
+        rng: random.Random,
+        wall_ms: Callable[[], int],
+        *,
+        policy: str = "random",
+        policy_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         self.out = Outbox()
         self.sync = sync
         self.rng = rng
@@ -71,6 +80,9 @@ class RouterCore:
         self.replicas = ReplicaTable()
         self.endpoints = EndpointTable(sync.registry, rng, self._backlog)
         self.control = ControlDesk(self, wall_ms)
+        self.default_policy = policy
+        self.default_policy_kwargs = dict(policy_kwargs or {})
+        self.errors: dict[str, int] = {}  # by backend: answers of 500 and more that its replicas gave
         self.requests = 0
         self.retried = 0
         self.late_results = 0
@@ -231,6 +243,8 @@ class RouterCore:
             return
         entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=message.run_us * 1e-6)
         self._touched[queue.name] = queue
+        if message.status >= 500:
+            self.errors[queue.name] = self.errors.get(queue.name, 0) + 1
         if entry is None:
             self.late_results += 1
             return

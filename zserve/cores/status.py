@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from ..registry.clock import stamp_ms
+from ..registry.operations import config_as_dict
+from ..registry.registry import Conflict, Registry
 from ..wire.messages import NodeInfo
 
 if TYPE_CHECKING:
     from .router import RouterCore
 
-__all__ = ["status_of"]
+__all__ = ["counters_of", "status_of"]
 
 
 def status_of(router: RouterCore, now: float) -> dict[str, Any]:
     """The fabric as this router sees it: JSON-able, with the keys of ``serve.status()``.
 
-    address, routers, nodes, replicas, endpoints, backends (config and counters), versions, conflicts, router.
+    address, nodes, replicas, endpoints, backends (config and counters), versions (revision by record), conflicts (with
+    what was lost and what was kept), router (this one's own numbers).
     """
     registry = router.sync.registry
     membership = router.sync.membership
@@ -39,13 +45,13 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
         )
     backends = {}
     for name, value in registry.backends().items():
-        queue = router.queues.get(name)
         backends[name] = {
             "code": value.code,
             "version": value.version,
-            "config": value.config,
+            "batchable": value.batchable,
+            "config": config_as_dict(value.config),
             "ready": router.replicas.ready(name, value.version),
-            "counters": queue.statistics() if queue is not None else {},
+            "counters": counters_of(router, name),
         }
     return {
         "address": router.sync.info.address,
@@ -57,17 +63,19 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
                 "methods": value.methods,
                 "traffic": value.traffic,
                 "shadows": value.shadows,
+                "policy": value.policy,
+                "policy_kwargs": value.policy_kwargs,
             }
             for name, value in registry.endpoints().items()
         },
         "backends": backends,
         "versions": {record.key: record.revision for record in registry.records() if record.value is not None},
-        "conflicts": [
-            {"key": conflict.key, "loser": conflict.loser.stamp.hex(), "winner": conflict.winner.hex()}
-            for conflict in registry.conflicts()
-        ],
+        "conflicts": [_conflict(registry, conflict) for conflict in registry.conflicts()],
         "router": {
             "node": router.sync.info.node.hex(),
+            "name": router.sync.info.name,
+            "policy": router.default_policy,
+            "policy_kwargs": router.default_policy_kwargs,
             "requests": router.requests,
             "retried": router.retried,
             "late_results": router.late_results,
@@ -75,6 +83,35 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
             "leaving": router.leaving,
             "digest": registry.digest().hex(),
         },
+    }
+
+
+def counters_of(router: RouterCore, backend: str) -> dict[str, Any]:
+    """The numbers of one backend on this router; ``errors``: answers of 500 and more that its replicas gave."""
+    queue = router.queues.get(backend)
+    return {**queue.statistics(), "errors": router.errors.get(backend, 0)} if queue is not None else {}
+
+
+def _conflict(registry: Registry, conflict: Conflict) -> dict[str, Any]:
+    """``differs``: field to [lost, kept]; None for either side that is (by now) a delete."""
+    lost, kept = conflict.loser, registry.get(conflict.key)
+    was = orjson.loads(lost.value) if lost.value is not None else None
+    now = orjson.loads(kept.value) if kept is not None and kept.value is not None else None
+    differs: dict[str, Any] = {}
+    for field in {**(was or {}), **(now or {})}:
+        pair = [(was or {}).get(field), (now or {}).get(field)]
+        if pair[0] != pair[1]:
+            differs[field] = pair
+    return {
+        "key": conflict.key,
+        "loser": lost.stamp.hex(),
+        "winner": conflict.winner.hex(),
+        "writer": lost.writer.hex(),
+        "written_ms": stamp_ms(lost.hlc),
+        "seen_ms": conflict.wall_ms,
+        "lost": was,
+        "kept": now,
+        "differs": differs,
     }
 
 

@@ -16,7 +16,7 @@ _TEXT = b"text/plain; charset=utf-8"
 
 
 def system_pages(core: GatewayCore, metrics: Callable[[], bytes]) -> Callable[..., Awaitable[None]]:
-    """routes, healthz, readyz and metrics of one gateway."""
+    """routes, healthz, readyz, metrics and fabric (where its routers are) of one gateway."""
 
     def answer(path: str) -> tuple[int, bytes, bytes]:
         if path == "/-/routes":
@@ -26,9 +26,11 @@ def system_pages(core: GatewayCore, metrics: Callable[[], bytes]) -> Callable[..
         if path == "/-/readyz":
             ready, reason = core.readiness()
             return (200 if ready else 503), _TEXT, reason.encode() + b"\n"
+        if path == "/-/fabric":
+            return 200, b"application/json", orjson.dumps({"routers": list(core.routers_known())})
         if path == "/-/metrics":
             return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics()
-        pages = "/-/routes, /-/healthz, /-/readyz and /-/metrics"
+        pages = "/-/routes, /-/healthz, /-/readyz, /-/metrics and /-/fabric"
         return 404, _TEXT, f"no system page at {path[:200]}; there are {pages}\n".encode()
 
     async def application(scope: dict[str, Any], receive: object, send: _Send) -> None:

@@ -37,6 +37,7 @@ class Admission:
         "_fleet",
         "_heap",
         "_idle",
+        "_next_free",
         "_pipelines",
         "_stall",
         "_surveyed",
@@ -75,6 +76,7 @@ class Admission:
         self._pipelines = 1
         self._idle = 0
         self._work = 0.0  # seconds of batches at the replicas, summed
+        self._next_free = 0.0  # seconds until the first request in flight should be answered
         self._stall = 0.0  # seconds by which even the least late replica is overdue
 
     def full(self, entry: Entry, now: float) -> Refusal | None:
@@ -137,7 +139,7 @@ class Admission:
             else:
                 slots = fleet.in_flight + fleet.credit
                 size = max(1, slots // self._pipelines)
-                wait = behind * times.mean(size) / slots + self._stall
+                wait = self._next_free + (behind - 1) * times.mean(size) / slots + self._stall
         own = times.p95(size)
         if own > total:  # the tail is longer than any wait it would accept: go by the median
             own = times.median(size)
@@ -167,17 +169,19 @@ class Admission:
                     pipelines += self.width
                     idle += self.width
         else:
-            stall = NO_DEADLINE
+            stall = next_free = NO_DEADLINE
             for replica in self._fleet.members.values():
                 held = replica.held
                 if held:
                     pipelines += 1
-                    if stall > 0.0:
-                        oldest = next(iter(held.values()))
-                        stall = min(stall, now - oldest.sent_at - 2.0 * self._times.p95(oldest.depth))
+                    oldest = next(iter(held.values()))
+                    ran = now - oldest.sent_at
+                    next_free = min(next_free, self._times.mean(oldest.depth) - ran)
+                    stall = min(stall, ran - 2.0 * self._times.p95(oldest.depth))
                 elif replica.limit > replica.sent:
                     pipelines += 1
                     stall = 0.0
+            self._next_free = max(0.0, next_free) if next_free < NO_DEADLINE else 0.0
             self._stall = stall if 0.0 < stall < NO_DEADLINE else 0.0
         self._pipelines = max(1, pipelines)
         self._idle = idle

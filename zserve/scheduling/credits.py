@@ -87,6 +87,7 @@ class _Share:
         "live",
         "queued",
         "received",
+        "sent",
         "target",
         "told",
         "urgent",
@@ -97,6 +98,7 @@ class _Share:
         self.limit = 0  # what the router is told
         self.ceiling = 0  # what it may still believe: the limit before an unanswered recall
         self.received = 0
+        self.sent = 0  # what the router said it had sent
         self.finished = 0
         self.carried = 0  # running since a link before this one
         self.queued = 0
@@ -229,6 +231,8 @@ class CreditPool:
         share.heard_at = max(share.heard_at, now)
         share.queued = max(0, queued)
         share.urgent = math.inf if urgent_s is None else urgent_s
+        if epoch >> RECALL_BITS == share.epoch >> RECALL_BITS:
+            share.sent = max(share.sent, min(sent, share.ceiling))
         if epoch == share.epoch and share.limit < share.ceiling:  # answers the recall
             share.limit = share.ceiling = max(share.limit, min(sent, share.ceiling))
 
@@ -325,7 +329,7 @@ class CreditPool:
         for share in live:
             if share.limit < share.ceiling or share.held <= share.target:
                 continue
-            lower = max(share.received, share.finished - share.carried + share.target)
+            lower = max(share.received, share.sent, share.finished - share.carried + share.target)
             if lower < share.limit:
                 self._lower(share, lower)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from .messages import Call, Message, Request, Result
+from .messages import Call, Chunk, Message, Request, Result
 
 __all__ = ["LARGE", "MAX_MESSAGES", "WireError", "decode", "encode"]
 
@@ -29,7 +29,7 @@ LARGE = 65_536
 MAX_MESSAGES = 65_536
 """More messages than this in one wire message are refused."""
 
-_PARTED = frozenset((Request, Call, Result))
+_PARTED = frozenset((Request, Call, Result, Chunk))
 
 _encode_index = msgspec.msgpack.Encoder().encode
 _decode_index = msgspec.msgpack.Decoder(list[Message]).decode

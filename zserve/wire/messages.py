@@ -20,14 +20,20 @@ from ..registry.record import Record
 __all__ = [
     "FLAG_DEFAULT_DEADLINE",
     "FLAG_IDEMPOTENT",
+    "FLAG_STREAMS",
     "FLAG_WEB",
     "MIN_VERSION",
     "NO_BUDGET",
+    "STREAM_BROKEN",
+    "STREAM_DONE",
+    "STREAM_MORE",
     "VERSION",
     "Call",
     "Cancel",
+    "Chunk",
     "Confirm",
     "Confirmed",
+    "Consumed",
     "Control",
     "ControlReply",
     "Demand",
@@ -62,6 +68,11 @@ FLAG_WEB = 2
 """The request came over HTTP (``serve.context.web``)."""
 FLAG_DEFAULT_DEADLINE = 4
 """The client stated no deadline; the budget is the gateway's default."""
+FLAG_STREAMS = 8
+"""Who asks can take the answer in pieces; without it a generator's items are collected into one body."""
+
+STREAM_MORE, STREAM_DONE, STREAM_BROKEN = 0, 1, 2
+"""What follows a :class:`Chunk`: others, nothing (it is complete), nothing (it broke off)."""
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
@@ -192,7 +203,8 @@ class Result(_Message, tag=12):
 
     ``status`` is the HTTP status; ``kind`` names the content type (see :mod:`zserve.http.answers`; the header pairs of
     kind 0 are in the head).  ``origin`` says who answered: 0 the user's code, 1 the replica (the code failed), 2 the
-    router, 3 the gateway.  ``retry_after_us`` -1: none.
+    router, 3 the gateway.  ``retry_after_us`` -1: none.  ``streams``: this is the beginning only; :class:`Chunk`
+    messages follow, the last of which ends the request.
     """
 
     id: bytes
@@ -205,6 +217,7 @@ class Result(_Message, tag=12):
     retry_after_us: int = -1
     head: int = 0
     body: int = 0
+    streams: bool = False
 
 
 class Return(_Message, tag=13):
@@ -218,6 +231,28 @@ class Cancel(_Message, tag=14):
     """Nobody waits for these requests any more."""
 
     ids: list[bytes]
+
+
+class Chunk(_Message, tag=15):
+    """The next piece of a streamed answer; replica to router to gateway.
+
+    ``seq`` counts from 1.  ``end`` is STREAM_MORE, STREAM_DONE or STREAM_BROKEN; the latter two free the request.
+    """
+
+    id: bytes
+    seq: int
+    end: int = 0
+    head: int = 0
+    body: int = 0
+
+
+class Consumed(_Message, tag=16):
+    """Gateway to router to replica: the client has taken this much of a streamed answer, from its beginning on.
+
+    Absolute, in the units of :mod:`zserve.wire.flow`, so harmless when lost or repeated as long as another follows."""
+
+    id: bytes
+    total: int
 
 
 # --- credits ----------------------------------------------------------------------------------------------------------
@@ -322,6 +357,8 @@ Message: TypeAlias = (
     | Result
     | Return
     | Cancel
+    | Chunk
+    | Consumed
     | Grant
     | Demand
     | Records

@@ -1,0 +1,71 @@
+"""What zserve is meant to reach beside its peers, checked against what was measured.  Ratios only, never times."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .results import Results
+
+__all__ = ["TARGETS", "Target", "Verdict", "judge"]
+
+
+class Target(NamedTuple):
+    """*figure* of *system* over that of *against* (a system, or a case of the same system) is at least or at most."""
+
+    workload: str
+    case: str
+    system: str
+    against: str
+    wanted: float
+    figure: str = "rate"
+    at_most: bool = False
+
+
+def _c(count: int) -> str:
+    return f"{count} connection{'s' if count > 1 else ''}"
+
+
+TARGETS = (
+    Target("echo", _c(64), "zserve-apart", "mosec", 2.2),
+    Target("echo", _c(64), "zserve-apart", "fastapi", 4.0),
+    Target("echo", _c(64), "zserve-apart", "litserve", 20.0),
+    Target("echo", _c(64), "zserve-apart", "bentoml", 20.0),
+    Target("echo", _c(64), "zserve-apart", "ray", 90.0),
+    Target("echo", _c(64), "zserve-apart", "ray-fast", 6.0),
+    Target("echo", _c(64), "zserve-apart", "uvicorn", 0.75),
+    Target("echo", _c(256), "zserve-apart", "mosec", 2.6),
+    Target("echo", _c(1), "zserve", "mosec", 1.5, "p50_ms", at_most=True),
+    Target("echo", _c(1), "zserve-apart", "mosec", 2.2, "p50_ms", at_most=True),
+    Target("echo", _c(64), "zserve-apart", "mosec", 0.6, "cpu_s", at_most=True),
+    *(Target("batch", _c(count), "zserve", "bare loop", 0.97) for count in (64, 256)),
+    *(Target("batch", _c(count), "zserve", "mosec", 1.15) for count in (64, 256)),
+    *(Target("payload", f"{size} MiB", "zserve", "mosec", 1.0, "mb_s") for size in (1, 8)),
+    *(
+        Target("overload", "2x", "zserve", peer, 1.0, "in_time")
+        for peer in ("mosec", "litserve", "bentoml", "ray", "ray-fast", "mosec-tuned")
+    ),
+    Target("overload", "2x, then the cost doubles", "zserve", "mosec-tuned", 1.0, "in_time"),
+)
+
+
+class Verdict(NamedTuple):
+    target: Target
+    found: float
+    low: float
+    high: float
+
+    @property
+    def reached(self) -> bool:
+        return self.found <= self.target.wanted if self.target.at_most else self.found >= self.target.wanted
+
+
+def judge(results: Results) -> list[Verdict]:
+    """A verdict for each target both sides of which were measured."""
+    verdicts = []
+    for target in TARGETS:
+        if target.workload not in results.workloads:
+            continue
+        ratio = results.ratio(target.workload, target.case, target.system, target.against, target.figure)
+        if ratio is not None:
+            verdicts.append(Verdict(target, *ratio))
+    return verdicts

@@ -1,0 +1,68 @@
+"""Large bodies: how many megabytes a second, and what they cost in memory on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import partial
+
+from ..site import Probe, Site
+from ..systems import System
+from .workload import Case, Found, Launch, Workload, closed_figures
+
+__all__ = ["Payload"]
+
+CONNECTIONS = 8
+SAMPLE_S = 0.1
+
+
+def _probe(megabytes: int) -> Probe:
+    size = megabytes << 20
+    body = b"\x01" + bytes(size - 2) + b"\x02"
+    return Probe("/payload", body, b'{"bytes":%d,"ends":[1,2]}' % size, "application/octet-stream")
+
+
+class Payload(Workload):
+    name = "payload"
+    title = f"uploads of 1 and 8 MiB; closed loop at {CONNECTIONS} connections"
+    systems = ("zserve", "zserve-apart", "mosec", "fastapi", "uvicorn")
+    probes = (_probe(1), _probe(8))
+    headline = "mb_s"
+    figures = ("mb_s", "rate", "p50_ms", "p99_ms", "cpu_s", "pss_mb", "errors", "elsewhere")
+
+    def launches(self) -> Sequence[Launch]:
+        return [Launch([Case(f"{len(probe.body) >> 20} MiB", partial(self._measure, probe)) for probe in self.probes])]
+
+    def warm_up(self, site: Site, system: System) -> None:
+        for probe in self.probes:
+            for _ in range(4):
+                site.ask(system.probe(probe))
+
+    def _measure(self, probe: Probe, site: Site, system: System) -> Found:
+        with _Peak(site) as peak:
+            found = closed_figures(site, system.probe(probe), CONNECTIONS, self.settings.seconds)
+        found["mb_s"] = found["rate"] * len(probe.body) / 1e6
+        found["pss_mb"] = max(peak.mb, found["pss_mb"])
+        return found
+
+
+class _Peak:
+    """The largest memory of the system in a while, looked at ten times a second."""
+
+    def __init__(self, site: Site) -> None:
+        self.mb = 0.0
+        self._site = site
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._end.wait(SAMPLE_S):
+            self.mb = max(self.mb, self._site.pss_mb())
