@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -59,9 +60,13 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_ratio(values: Mapping[int, float], reference: Mapping[int, float]) -> Spread | None:
-    """The spread of value / reference over the rounds that have both; None if there is none.
+    """The spread of value / reference over the rounds that have both; None if there is none (0 over 0 is no ratio).
 
     Rounds are paired because what else the machine does drifts: the two members of a pair were measured within seconds.
     """
-    ratios = [values[index] / reference[index] for index in values if reference.get(index)]
+    ratios = [
+        values[index] / reference[index] if reference[index] else math.inf
+        for index in values
+        if index in reference and (values[index] or reference[index])
+    ]
     return spread(ratios) if ratios else None

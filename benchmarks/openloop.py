@@ -225,10 +225,11 @@ class _Load:
         return time.perf_counter() - self._began
 
     async def run(self) -> None:
-        for _ in range(min(64, self._plan.connections)):
+        for _ in range(self._at_first()):
             self._connect()
-        while self._opening:
-            await asyncio.sleep(0.001)
+            if self._opening >= 64:  # not more than a server's backlog holds
+                await self._opened()
+        await self._opened()
         touch_at = self._plan.touch_at_s if self._plan.touch else float("inf")
         gc.collect()
         gc.freeze()
@@ -255,6 +256,15 @@ class _Load:
             await asyncio.sleep(min(max(pause, 0.0), 0.02))
         for connection in list(self._idle):
             connection.close()
+
+    def _at_first(self) -> int:
+        """Connections that are there before the start: what answers just within the deadline need, and half more."""
+        need = sum(1.5 * stream.rate * stream.deadline_ms / 1e3 for stream in self._plan.streams)
+        return min(max(64, int(need)), 1024, self._plan.connections)
+
+    async def _opened(self) -> None:
+        while self._opening:
+            await asyncio.sleep(0.001)
 
     def _busy(self) -> bool:
         return bool(self._waiting) or any(
@@ -349,7 +359,16 @@ def generate(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _ask_for_priority() -> None:
+    """Where that is allowed: a client that gets no processor measures itself.  Its lag tells whether it got enough."""
+    try:
+        os.nice(-10)
+    except OSError:
+        pass
+
+
 if __name__ == "__main__":
+    _ask_for_priority()
     json.dump(generate(msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)), sys.stdout)
     sys.stdout.flush()
     os._exit(0)  # connections that are still open need no farewell

@@ -11,12 +11,13 @@ _ECHO = """
     async def app(scope, receive, send):
         if scope["type"] != "http":
             return
-        body = b""
+        chunks = []
         more = True
         while more:
             message = await receive()
-            body += message.get("body", b"")
+            chunks.append(message.get("body", b""))
             more = message.get("more_body", False)
+        body = b"".join(chunks)
         await send({
             "type": "http.response.start",
             "status": 200,

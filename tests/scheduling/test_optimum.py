@@ -1,6 +1,10 @@
 """Deadlines met, against the most that anyone could have met who knew the future.
 
-The oracle tries every schedule (branch and bound over small instances); the queue decides on line.
+The oracle tries every schedule of small instances; the queue decides on line and never idles while something waits.
+Where all deadlines can be met without knowing the future it has to meet them all: always when everything is there from
+the beginning or jobs take one tick, and else, for jobs of one length, when some schedule that never idles does.  (For a
+job that comes at 0 and takes 3, the oracle can wait for a more urgent one that comes at 1.)  Otherwise it has to come
+within 10% of the optimum on average.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ Job = tuple[int, int]  # (arrival, deadline), ticks
 REPLICA = b"replica"
 
 
-def optimum(jobs: list[Job], slots: int, most: int, cost: tuple[int, int]) -> int:
+def optimum(jobs: list[Job], slots: int, most: int, cost: tuple[int, int], *, may_idle: bool = True) -> int:
     """Most deadlines that can be met: *slots* servers, batches of up to *most*, taking a + b * n ticks."""
     fixed, each = cost
     deadlines = [deadline for _, deadline in jobs]
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def best(now: int, done: int, busy: tuple[int, ...]) -> int:
         """From *now* on: *done* is a bit mask of jobs begun, *busy* when the busy servers become free."""
         busy = tuple(end for end in busy if end > now)
@@ -38,7 +42,8 @@ def optimum(jobs: list[Job], slots: int, most: int, cost: tuple[int, int]) -> in
         later = [arrival for job, (arrival, _) in enumerate(jobs) if not done >> job & 1 and arrival > now]
         # Wait for the next thing to happen ...
         events = [*later, *busy]
-        result = best(min(events), done, busy) if events else 0
+        idle = may_idle or len(busy) == slots or not waiting
+        result = best(min(events), done, busy) if events and idle else 0
         # ... or start a batch of any of those that wait, in time for all of them (late ones gain nothing).
         if len(busy) < slots:
             for chosen in subsets(tuple(waiting), most):
@@ -53,7 +58,7 @@ def optimum(jobs: list[Job], slots: int, most: int, cost: tuple[int, int]) -> in
     return best(0, 0, ())
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def subsets(items: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     for mask in range(1, 1 << len(items)):
@@ -115,30 +120,32 @@ def instances(count: int, seed: int, size: int, spread: int, budget: tuple[int, 
 
 
 @pytest.mark.parametrize(
-    ("name", "slots", "most", "cost", "cases"),
+    ("slots", "most", "cost", "meets_all", "cases"),
     [
-        ("one server, unit jobs", 1, 1, (0, 1), instances(300, 1, 9, 5, (1, 6))),
-        ("two servers, unit jobs", 2, 1, (0, 1), instances(300, 2, 9, 3, (1, 4))),
-        ("one server, all at once", 1, 1, (0, 3), instances(200, 3, 8, 0, (2, 25))),
-        ("one server, jobs of three ticks", 1, 1, (0, 3), instances(300, 4, 8, 12, (3, 16))),
-        ("batches, all at once", 1, 4, (4, 1), instances(200, 5, 8, 0, (5, 30))),
-        ("batches", 1, 4, (4, 1), instances(200, 6, 8, 15, (6, 25))),
+        pytest.param(1, 1, (0, 1), "always", instances(300, 1, 9, 5, (1, 6)), id="one server, unit jobs"),
+        pytest.param(2, 1, (0, 1), "always", instances(400, 2, 9, 2, (1, 3)), id="two servers, unit jobs"),
+        pytest.param(1, 1, (0, 3), "always", instances(200, 3, 8, 0, (2, 25)), id="all at once"),
+        pytest.param(1, 1, (0, 3), "without idling", instances(300, 4, 8, 12, (3, 16)), id="jobs of three ticks"),
+        pytest.param(1, 4, (4, 1), "always", instances(200, 5, 8, 0, (5, 22)), id="batches, all at once"),
+        pytest.param(1, 4, (4, 1), "", instances(150, 6, 8, 12, (6, 20)), id="batches"),
     ],
 )
-def test_against_the_optimum(name: str, slots: int, most: int, cost: tuple[int, int], cases: list[list[Job]]) -> None:
-    possible_in_all, met_in_all, missed_where_all_could = 0, 0, []
-    all_could = 0
+def test_against_the_optimum(
+    slots: int, most: int, cost: tuple[int, int], meets_all: str, cases: list[list[Job]]
+) -> None:
+    could, possible_in_all, met_in_all = 0, 0, 0
     for jobs in cases:
         possible, done = optimum(jobs, slots, most, cost), met(jobs, slots, most, cost)
         assert done <= possible, "the oracle is not one"
         if possible == len(jobs):
-            all_could += 1
-            if done < possible:
-                missed_where_all_could.append(jobs)
+            if meets_all == "without idling":
+                possible = optimum(jobs, slots, most, cost, may_idle=False)
+            if meets_all and possible == len(jobs):
+                could += 1
+                assert done == possible, jobs
         else:
             possible_in_all += possible
             met_in_all += done
-    assert all_could > 10
+    assert could > 30 or not meets_all
     assert possible_in_all > 100
     assert met_in_all >= 0.9 * possible_in_all
-    assert len(missed_where_all_could) == 0, missed_where_all_could[:3]

@@ -9,7 +9,7 @@ import pytest
 
 from zserve.config import BackendConfig
 
-from .simulation import Outcome, Simulation, SimReplica, SimRouter, poisson
+from .simulation import Outcome, SimReplica, SimRouter, Simulation, poisson
 
 BATCH = 32
 FIXED_S, EACH_S = 0.005, 0.0001

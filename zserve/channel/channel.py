@@ -32,6 +32,7 @@ __all__ = ["Channel", "Unreachable"]
 _BUDGET = 128
 """Messages read in one go before the event loop gets its turn."""
 _BUDGET_S = 0.001
+_GLANCE_S = 0.0002
 _MAX_HELD = 1024
 """Wire messages held for a socket that does not take them; more means that the peer is stuck."""
 
@@ -57,6 +58,7 @@ class Channel:
         self.missed_wakeups = 0
         self.received = 0
         self.sent = 0
+        self._received_before = -1
         self._loop = loop
         self._socket = socket
         self._on_frames = on_frames
@@ -177,16 +179,23 @@ class Channel:
             self.received += count
 
     def watch(self) -> None:
-        """The watchdog: whoever is right, nothing stays unread or unsent for longer than its period."""
+        """The watchdog: whoever is right, nothing stays unread or unsent for longer than two of its periods.
+
+        A message that nobody announced is counted, one that has come just now is not; to tell them apart, it looks only
+        when nothing has been received since it was here last, and does not believe a look that took long.
+        """
         if self._closed or self._drain_soon:
             return
-        announced = select.select([self._fd], [], [], 0)[0]
-        if self._receives and self._readable():
-            if not announced:
-                self.missed_wakeups += 1
+        if self._held:
             self._schedule()
-        elif self._held:
-            self._schedule()
+        elif self._receives and self.received == self._received_before:
+            begin = time.monotonic()
+            announced = select.select([self._fd], [], [], 0)[0]
+            if self._readable():
+                if not announced and time.monotonic() - begin < _GLANCE_S:
+                    self.missed_wakeups += 1
+                self._schedule()
+        self._received_before = self.received
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

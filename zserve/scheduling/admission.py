@@ -125,8 +125,8 @@ class Admission:
             self._survey(now)
         if self.max_batch > 1:
             most = self.max_batch
-            size = ahead + 1 if ahead < most else most
-            rounds = ahead // most
+            rounds, size = divmod(ahead, most)
+            size += 1
             wait = 0.0
             if rounds >= self._idle:
                 wait = (self._work + rounds * times.mean(most)) / self._pipelines

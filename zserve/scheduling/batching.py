@@ -1,10 +1,10 @@
 """Forms a batch: as large as the tightest deadline in it still allows.
 
 Requests leave in the heap's order; only those of the first one's method share its batch, others keep their place.
-When the whole batch would be done too late for its tightest member, there are two ways: run fewer now, or give that
-member up.  Fewer it is while those left behind can still make it in the batch after.  Otherwise the backend is
-overloaded, and small batches would only make it slower for all: the members that a full batch would miss are refused
-(Nexus, SOSP '19, calls this early drop).
+When the whole batch would be done too late for its tightest members, there are two ways: run fewer now, or give those
+members up.  Whichever loses fewer requests is taken.  Under overload that is the second, because small batches make
+the backend slower for all that waits (Nexus, SOSP '19, calls it early drop); with an urgent request among patient ones
+it is the first.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class BatchFormer:
             lost = [entry for entry in tight if self.hopeless(entry, start, 1)]
             if not lost:
                 fewer = self._fewer(taken, start)
-                if self._can_wait(taken[fewer:], start + times.mean(fewer) / replicas):
+                left = self._lost_after(taken[fewer:], start + times.mean(fewer) / replicas, len(tight))
+                if left < len(tight) or (left == len(tight) and not heap.live):
                     aside.extend(taken[fewer:])
                     del taken[fewer:]
                     break
@@ -109,7 +110,17 @@ class BatchFormer:
                 low = middle
         return low
 
-    def _can_wait(self, rest: list[Entry], start: float) -> bool:
-        """Whether all of *rest* are still in time in a batch begun at *start*, filled up with what waits."""
-        size = min(self._admission.max_batch, len(rest) + self._heap.live)
-        return not any(entry.deadline != NO_DEADLINE and self.hopeless(entry, start, size) for entry in rest)
+    def _lost_after(self, rest: list[Entry], start: float, enough: int) -> int:
+        """How many of *rest* would be too late in batches of their own from *start* on; stops counting at *enough*."""
+        lost = 0
+        while rest and lost <= enough:
+            if rest[0].deadline != NO_DEADLINE and self.hopeless(rest[0], start, 1):
+                lost += 1
+                rest = rest[1:]
+                continue
+            fewer = len(rest)
+            if any(e.deadline != NO_DEADLINE and self.hopeless(e, start, fewer) for e in rest):
+                fewer = self._fewer(rest, start)
+            start += self._times.mean(fewer)
+            rest = rest[fewer:]
+        return lost
