@@ -47,8 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in SYSTEMS:
                 parser.error(f"no system {name!r}; there are: {', '.join(SYSTEMS)}")
         systems = [SYSTEMS[name] for name in names]
-    settings = Settings(options.rounds, options.duration, options.quick, options.calm)
     workloads = [WORKLOADS[name] for name in options.workloads or WORKLOADS]
+    settings = Settings(options.rounds, options.duration, options.quick, options.calm, options.case)
+    known = [case.name for kind in workloads for launch in kind(Settings()).launches() for case in launch.cases]
+    for name in options.case:
+        if name not in known:
+            parser.error(f"no case {name!r}; there are: {', '.join(known)}")
     results = run(workloads, systems, settings, SYSTEMS)
     folder = options.out or RESULTS / time.strftime("%Y%m%d-%H%M%S")
     _write(results, folder, options.json)
@@ -68,9 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--duration", type=_positive(float), default=3.0, metavar="S", help="seconds each; default: %(default)s"
     )
+    command.add_argument(
+        "--case", action="append", default=[], metavar="NAME", help="only this one, as named in reports; repeatable"
+    )
     command.add_argument("--quick", action="store_true", help="fewer cases of each workload")
     command.add_argument(
-        "--calm", type=float, default=0.0, metavar="S", help="wait so long before each launch for an idle machine"
+        "--calm", type=float, default=0.0, metavar="S", help="wait so long before each measurement for an idle machine"
     )
     command.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     command.add_argument("--out", type=Path, metavar="DIR", help="folder for results; default: benchmarks/results/TIME")

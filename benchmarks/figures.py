@@ -36,6 +36,7 @@ FIGURES: Mapping[str, Figure] = {
     "refused": Figure("refused at once", "/s"),
     "expired": Figure("expired (504, 408)", "/s"),
     "lost": Figure("failed or given up", "/s"),
+    "failed": Figure("failed", "/s"),
     "lag_p99_ms": Figure("generator lag p99", "ms", 2),
     "generator_cpu": Figure("generator CPU", "%"),
     "elsewhere": Figure("CPU of others", "%"),

@@ -16,14 +16,19 @@ from .errors import NotRun
 from .machine import describe_machine, package_versions
 from .progress import Progress
 from .results import Results
+from .site import Site
 from .systems import System
 from .workloads import Settings, Workload
+from .workloads.workload import Case, Found
 from .wrk import find_wrk, wrk_version
 
 __all__ = ["run"]
 
 FAILURES = 2
 """After so many rounds that failed, a system is left out of the workload's other rounds."""
+TRIES = 3
+DISTURBED = 25.0
+"""Percent of one processor that others used during a measurement."""
 
 
 class _Run:
@@ -52,7 +57,7 @@ class _Run:
         return python
 
     def workload(self, workload: Workload, systems: Sequence[System]) -> None:
-        cases = [case.name for launch in workload.launches() for case in launch.cases]
+        cases = [case.name for launch in workload.chosen() for case in launch.cases]
         able: dict[str, Path] = {}
         for system in systems:
             try:
@@ -95,9 +100,8 @@ class _Run:
 
     def _round(self, workload: Workload, system: System, python: Path, round_: int) -> None:
         found: dict[str, dict[str, float]] = {}
-        for launch in workload.launches():
+        for launch in workload.chosen():
             self.progress.working(f"{workload.name}: {system.name} starts, round {round_ + 1}")
-            wait_for_calm(self.settings.calm_s)
             with system.site(python, workload.source, launch.environment) as site:
                 system.start(site)
                 site.wait_ready(system.probe(workload.probes[0]), system.start_s)
@@ -108,7 +112,7 @@ class _Run:
                 workload.warm_up(site, system)
                 for case in launch.cases:
                     self.progress.working(f"{workload.name}: {system.name}, {case.name}, round {round_ + 1}")
-                    found[case.name] = case.measure(site, system)
+                    found[case.name] = self._measure(case, site, system)
                     headline = found[case.name][workload.headline]
                     self.progress.done(
                         f"{workload.name}: {system.name}, {case.name}, round {round_ + 1}: "
@@ -117,6 +121,21 @@ class _Run:
         workload.derive(found)
         for case_name, figures in found.items():
             self.results.add(workload.name, case_name, system.name, round_, figures)
+
+    def _measure(self, case: Case, site: Site, system: System) -> Found:
+        """Once; on a machine that must be calm, again when it was not, and of three the calmest.
+
+        What others used does not depend on what was measured, so choosing by it favours nobody.
+        """
+        best: Found = {}
+        for _ in range(TRIES if self.settings.calm_s else 1):
+            wait_for_calm(self.settings.calm_s, site)
+            found = case.measure(site, system)
+            if not best or found.get("elsewhere", 0.0) < best["elsewhere"]:
+                best = found
+            if found.get("elsewhere", 0.0) <= DISTURBED:
+                break
+        return best
 
     def _not_run(self, workload: Workload, system: str, error: Exception, measurements: int) -> None:
         self.results.not_run(workload.name, system, str(error))
@@ -136,7 +155,7 @@ def run(
         chosen = systems if systems is not None else [everything[name] for name in workload.systems]
         plan.append((workload, list(chosen)))
     total = sum(
-        len(chosen) * settings.rounds * sum(len(launch.cases) for launch in workload.launches())
+        len(chosen) * settings.rounds * sum(len(launch.cases) for launch in workload.chosen())
         for workload, chosen in plan
     )
     machine: dict[str, Any] = {**describe_machine(), "wrk": wrk_version()}

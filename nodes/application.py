@@ -11,7 +11,7 @@ from typing import Any
 
 from zserve.errors import ApplicationError
 
-__all__ = ["Application", "load_application"]
+__all__ = ["Application", "load_application", "load_code"]
 
 
 class Application:
@@ -30,8 +30,6 @@ def load_application(target: str, app_dir: Path) -> Application:
     be imported, and when it declares nothing.
     """
     name, _, attribute = target.partition(":")
-    if str(app_dir) not in sys.path:
-        sys.path.insert(0, str(app_dir))
     module = _import(name, app_dir)
     from zserve.control.declarations import Declaration, collect
 
@@ -54,7 +52,21 @@ def load_application(target: str, app_dir: Path) -> Application:
     return Application(module, declarations)
 
 
+def load_code(code: str, app_dir: Path) -> Any:
+    """What *code*, ``package.module:attribute``, names.  Raises :class:`ApplicationError` if there is no such thing."""
+    name, _, attribute = code.partition(":")
+    found: Any = _import(name, app_dir)
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise ApplicationError(f"{code}: {name} has no {attribute!r}") from None
+    return found
+
+
 def _import(name: str, app_dir: Path) -> ModuleType:
+    if str(app_dir) not in sys.path:
+        sys.path.insert(0, str(app_dir))
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

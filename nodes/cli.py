@@ -28,6 +28,7 @@ __all__ = ["main", "zserve"]
 _COMMANDS = {
     "run": "serve what a Python module declares",
     "node": "run one gateway, router or worker node of a fabric",
+    "deploy": "make a fabric serve what a TOML file says",
     "status": "show nodes, replicas, endpoints and backends",
     "routes": "list the routes of a fabric",
     "traffic": "show or change how an endpoint's requests are shared",

@@ -29,9 +29,15 @@ import msgspec
 from zserve.config import BackendConfig, parse_backend_config
 from zserve.control.code import is_json
 from zserve.errors import ServeError
-from zserve.registry.values import EndpointValue, check_name, check_proportion, check_weights
-from zserve.registry.values import check_methods as check_endpoint_methods
-from zserve.registry.values import check_route as check_endpoint_route
+from zserve.registry.values import (
+    EndpointValue,
+    check_endpoint,
+    check_methods,
+    check_name,
+    check_proportion,
+    check_route,
+    check_weights,
+)
 
 from .toml_lines import TomlLines
 
@@ -40,6 +46,7 @@ __all__ = ["BackendEntry", "DeployFile", "DeployFileError", "EndpointEntry", "re
 _KINDS = ("backends", "endpoints")
 _BACKEND_KEYS = ("code", "init_args", "init_kwargs", "config", "version", "batchable")
 _ENDPOINT_KEYS = ("route", "methods", "traffic", "shadows", "policy", "policy_kwargs")
+_JSON_ONLY = "may hold strings, numbers, booleans, and lists and tables of them"
 _CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _VERSION = re.compile(r"[\w.+-]{1,40}")
 
@@ -113,7 +120,7 @@ class _Reader:
         endpoints = [self._endpoint(name, table) for name, table in self._tables(content, "endpoints")]
         backends = [self._backend(name, table) for name, table in self._tables(content, "backends")]
         if not endpoints and not backends:
-            raise DeployFileError(f"{self._path} names neither endpoints nor backends; `zserve deploy --help` shows how")
+            raise DeployFileError(f"{self._path} names no endpoint and no backend; `zserve deploy --help` shows how")
         return DeployFile(self._path, self._lines, endpoints, backends)
 
     def _tables(self, content: Mapping[str, Any], kind: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -121,7 +128,7 @@ class _Reader:
         if not isinstance(found, dict):
             raise self._fault((kind,), f"must be tables ([{kind}.NAME]), not {found!r}")
         for name, table in found.items():
-            self._checked((kind, name), lambda name=name: check_name(name))
+            self._checked((kind, name), check_name, name)
             if not isinstance(table, dict):
                 raise self._fault((kind, name), f"must be a table ([{kind}.NAME]), not {table!r}")
         return list(found.items())
@@ -131,21 +138,21 @@ class _Reader:
         self._only(place, table, _ENDPOINT_KEYS)
         given: dict[str, Any] = {}
         if "route" in table:
-            given["route"] = self._checked((*place, "route"), lambda: check_endpoint_route(table["route"]))
+            given["route"] = self._checked((*place, "route"), check_route, table["route"])
         if "methods" in table:
-            given["methods"] = self._checked((*place, "methods"), lambda: check_endpoint_methods(table["methods"]))
+            given["methods"] = self._checked((*place, "methods"), check_methods, table["methods"])
         if table.get("traffic", {}) != {}:
-            given["traffic"] = self._checked((*place, "traffic"), lambda: check_weights(table["traffic"]))
+            given["traffic"] = self._checked((*place, "traffic"), check_weights, table["traffic"])
         shadows = self._typed(place, table, "shadows", dict, "a table of backend to proportion", {})
         for backend, share in shadows.items():
-            self._checked((*place, "shadows", backend), lambda share=share: check_proportion(share, "shadow"))
+            self._checked((*place, "shadows", backend), check_proportion, share)
         given["shadows"] = {backend: float(share) for backend, share in shadows.items() if share > 0}
         given["policy_kwargs"] = self._typed(place, table, "policy_kwargs", dict, "a table", {})
         if given["policy_kwargs"] and "policy" not in table:
             raise self._fault((*place, "policy_kwargs"), "needs policy beside it")
         if "policy" in table:
             given["policy"] = table["policy"]
-        return EndpointEntry(name, self._checked(place, lambda: _endpoint_value(given)), "policy" in table)
+        return EndpointEntry(name, self._checked(place, _endpoint_value, given), "policy" in table)
 
     def _backend(self, name: str, table: Mapping[str, Any]) -> BackendEntry:
         place = ("backends", name)
@@ -159,7 +166,7 @@ class _Reader:
         init_kwargs = self._typed(place, table, "init_kwargs", dict, "a table", {})
         for key, value in (("init_args", init_args), ("init_kwargs", init_kwargs)):
             if not is_json(value):
-                raise self._fault((*place, key), "may hold strings, numbers, booleans, and lists and tables of them")
+                raise self._fault((*place, key), _JSON_ONLY)
         config = self._typed(place, table, "config", dict, "a table", {})
         version = self._typed(place, table, "version", str, "a string", None)
         if version is not None and not _VERSION.fullmatch(version):
@@ -172,10 +179,10 @@ class _Reader:
         )
 
     def _config(self, place: tuple[str, ...], config: Mapping[str, Any]) -> BackendConfig:
-        for key in config:  # one by one, so that the error has the line of the one that is wrong
-            self._checked((*place, key), lambda key=key: parse_backend_config({key: config[key]}))
+        for key, value in config.items():  # one by one, so that the error has the line of the one that is wrong
+            self._checked((*place, key), parse_backend_config, {key: value})
         if not is_json(config.get("user_config")):
-            raise self._fault((*place, "user_config"), "may hold strings, numbers, booleans, and lists and tables of them")
+            raise self._fault((*place, "user_config"), _JSON_ONLY)
         return parse_backend_config(config)
 
     # --- checks -----------------------------------------------------------------------------------------------------
@@ -193,9 +200,9 @@ class _Reader:
             raise self._fault((*place, key), f"must be {what}, not {value!r}")
         return value
 
-    def _checked(self, place: tuple[str, ...], check: Callable[[], T]) -> T:
+    def _checked(self, place: tuple[str, ...], check: Callable[[Any], T], value: Any) -> T:
         try:
-            return check()
+            return check(value)
         except (TypeError, ValueError) as error:
             raise self._fault(place, str(error)) from None
 
@@ -204,8 +211,6 @@ class _Reader:
 
 
 def _endpoint_value(given: Mapping[str, Any]) -> EndpointValue:
-    from zserve.registry.values import check_endpoint
-
     if not isinstance(given.get("policy", ""), str):
         raise TypeError(f"policy must be a string, not {given['policy']!r}")
     value = EndpointValue(**given)
@@ -222,7 +227,7 @@ def _error(path: Path, lines: TomlLines, place: Sequence[str], text: str) -> Dep
         key = f" {key}:" if key and not text.startswith(key) else ""
     else:
         key = f": {place[0]!r}" if place else ""
-        text = text if text.startswith("is ") or text.startswith("must ") else f": {text}"
+        text = text if text.startswith(("is ", "must ")) else f": {text}"
     return DeployFileError(f"{shown}{key} {text}")
 
 

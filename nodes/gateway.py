@@ -15,19 +15,21 @@ import uvicorn
 
 from zserve.channel.hub import Hub
 from zserve.cores.gateway import GatewayCore, GatewayLimits
+from zserve.errors import ServeError
 from zserve.http.front import HttpFront
 from zserve.http.protocol import FabricProtocol
 from zserve.http.system import system_pages
 from zserve.registry.sync import ConfigSync
 
+from .complaint import complain
 from .identity import new_info, wall_ms
-from .joining import warn_until_joined
+from .joining import keep_joined, plain
 from .listen import listen, url_of
 from .metrics import render_gateway
 from .options import GatewayOptions
 from .program import Stop, report, run_program
 
-__all__ = ["run"]
+__all__ = ["Gateway", "open_listener", "run"]
 
 log = logging.getLogger("zserve.gateway")
 logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # start and stop are said here, in our words
@@ -38,21 +40,21 @@ _FIRST_SYNC_S = 2.0
 
 def run(options: GatewayOptions) -> int:
     """Run a gateway to its end; the result is the exit status."""
-    listener = None
-    if options.http_fd < 0:
-        # Before anything else, so that a port in use is one clear error.
-        from .program import complain
-
-        try:
-            listener = listen(options.http_host, options.http_port)
-        except Exception as error:
-            complain(str(error))
-            report(options, "failed", error=str(error), exit=1)
-            return 1
-    else:
-        listener = socket.socket(fileno=options.http_fd)
+    try:
+        listener = open_listener(options)
+    except ServeError as error:
+        complain(str(error))
+        report(options, "failed", error=str(error), exit=error.exit_status)
+        return error.exit_status
     with listener:
-        return run_program(lambda stop: _Gateway(options, listener, stop).run(), options)
+        return run_program(lambda stop: Gateway(options, listener, stop).run(), options)
+
+
+def open_listener(options: GatewayOptions) -> socket.socket:
+    """The listening socket: handed over, or bound before anything else, so that a port in use is one clear error."""
+    if options.http_fd >= 0:
+        return socket.socket(fileno=options.http_fd)
+    return listen(options.http_host, options.http_port)
 
 
 class _Server(uvicorn.Server):
@@ -63,8 +65,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Gateway:
-    def __init__(self, options: GatewayOptions, listener: socket.socket, stop: Stop) -> None:
+class Gateway:
+    """One gateway on the running event loop.  *beside*: the hub of a router in the same process, linked in memory."""
+
+    def __init__(self, options: GatewayOptions, listener: socket.socket, stop: Stop, beside: Hub | None = None) -> None:
+        self._beside = beside
         self._options = options
         self._listener = listener
         self._stop = stop
@@ -76,7 +81,7 @@ class _Gateway:
             id_prefix=info.boot,
             limits=GatewayLimits(max_requests=options.max_requests),
         )
-        self._hub = Hub(self._core, info, join=options.join, on_turn=self._on_turn)
+        self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn)
         self._front = HttpFront(
             self._core,
             self._hub.poke,
@@ -89,7 +94,9 @@ class _Gateway:
     async def run(self) -> int:
         hub, front, options = self._hub, self._front, self._options
         hub.start()
-        joining = asyncio.ensure_future(warn_until_joined(hub, options))
+        if self._beside is not None:
+            hub.link_beside(self._beside)
+        joining = asyncio.ensure_future(keep_joined(hub, options))
         await self._first_sync(joining)
         server = self._server()
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))

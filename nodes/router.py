@@ -14,19 +14,19 @@ from zserve.errors import ServeError
 from zserve.registry.sync import ConfigSync
 
 from .identity import new_info, wall_ms
-from .joining import warn_until_joined
+from .joining import keep_joined, plain
 from .options import RouterOptions
 from .program import Stop, report, run_program
 from .state import RouterState
 
-__all__ = ["run"]
+__all__ = ["Router", "run"]
 
 log = logging.getLogger("zserve.router")
 
 
 def run(options: RouterOptions) -> int:
     """Run a router to its end; the result is the exit status."""
-    return run_program(lambda stop: _Router(options, stop).run(), options)
+    return run_program(lambda stop: Router(options, stop).run(), options)
 
 
 def _publish_address(options: RouterOptions) -> str:
@@ -38,7 +38,9 @@ def _publish_address(options: RouterOptions) -> str:
     return options.bind + ".pub"
 
 
-class _Router:
+class Router:
+    """One router on the running event loop; ``hub`` is its place in the fabric, ``started`` set once it listens."""
+
     def __init__(self, options: RouterOptions, stop: Stop) -> None:
         self._options = options
         self._stop = stop
@@ -51,22 +53,24 @@ class _Router:
         self._core = RouterCore(
             sync, random.Random(), wall_ms, policy=options.policy, policy_kwargs=options.policy_kwargs
         )
-        self._hub = Hub(
+        self.started = asyncio.Event()
+        self.hub = Hub(
             self._core,
             info,
             bind=options.bind,
             publish=_publish_address(options),
             advertise=options.advertise,
-            join=options.join,
+            join=plain(options.join),
             on_turn=self._on_turn,
         )
 
     async def run(self) -> int:
-        hub, core, options = self._hub, self._core, self._options
+        hub, core, options = self.hub, self._core, self._options
         if not options.bind:
             raise ServeError("a router needs an address to listen on: --bind tcp://127.0.0.1:7700")
         hub.start()
-        joining = asyncio.ensure_future(warn_until_joined(hub, options))
+        self.started.set()
+        joining = asyncio.ensure_future(keep_joined(hub, options))
         saving = asyncio.ensure_future(self._save_again())
         try:
             gc.collect()

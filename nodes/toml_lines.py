@@ -1,7 +1,7 @@
 """On which line of a TOML file a table or key stands: ``tomllib`` does not tell.
 
 A scan of the text, not a second parser: each line is tried as a table header or as the begin of ``key = value``, with
-``tomllib`` itself as the judge.  What it cannot place (the inside of an inline table) has the line of what is around it.
+``tomllib`` itself as the judge.  What it cannot place (inside of an inline table) has the line of what is around it.
 """
 
 from __future__ import annotations

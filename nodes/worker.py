@@ -24,7 +24,7 @@ from zserve.errors import ServeError
 from zserve.registry.sync import ConfigSync
 
 from .identity import new_info, wall_ms
-from .joining import warn_until_joined
+from .joining import keep_joined, plain
 from .options import WorkerOptions
 from .program import Stop, report, run_program
 from .supervise import Child, Exit, spawn
@@ -62,7 +62,7 @@ class _Worker:
         info.slots = options.slots
         info.resources = options.resources
         self._core = WorkerCore(ConfigSync(info, wall_ms), random.Random())
-        self._hub = Hub(self._core, info, join=options.join, on_turn=self._on_turn)
+        self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn)
         self._replicas: dict[bytes, _Replica] = {}
         self._stopping: set[asyncio.Task[Exit]] = set()
         self._drained = asyncio.Event()
@@ -71,7 +71,7 @@ class _Worker:
     async def run(self) -> int:
         hub, core, options = self._hub, self._core, self._options
         hub.start()
-        joining = asyncio.ensure_future(warn_until_joined(hub, options))
+        joining = asyncio.ensure_future(keep_joined(hub, options))
         requested = asyncio.ensure_future(self._stop.wait())
         try:
             report(options, "ready")
@@ -145,7 +145,7 @@ class _Worker:
                 "config": value.config,
                 "app_dir": options.app_dirs[0] if options.app_dirs else None,
                 "code_dir": options.code_dir or None,
-                "routers": list(dict.fromkeys([*options.join, *self._core.routers_known()])),
+                "routers": list(dict.fromkeys([*self._hub.joins, *self._core.routers_known()])),
                 "status_fd": status_fd,
                 "log_level": options.log_level,
                 "log_json": not os.isatty(2),

@@ -12,10 +12,16 @@ import msgspec
 __all__ = [
     "ApplicationError",
     "ConflictError",
+    "DeadlineExceeded",
     "FabricUnreachable",
+    "NoSuchEndpoint",
+    "NoSuchMethod",
     "NotInitialized",
+    "Overloaded",
     "PortInUse",
     "Refusal",
+    "RemoteError",
+    "ReplicaDied",
     "ServeError",
     "ServeWarning",
 ]
@@ -52,6 +58,43 @@ class ApplicationError(ServeError):
     """The user's code could not be imported or constructed; carries its traceback in the text."""
 
     exit_status = 3
+
+
+class Overloaded(ServeError):
+    """A handle call was not taken on: a queue is full, it could not be in time, or no replica or router is ready.
+
+    It has not run, so it may be made again; ``retry_after_s`` says when that makes sense (seconds, None: not said).
+    Over HTTP: 429 and 503.
+    """
+
+    retry_after_s: float | None = None
+
+
+class DeadlineExceeded(ServeError):
+    """The deadline of a handle call passed before it was answered.  It may have run.  Over HTTP: 504."""
+
+
+class ReplicaDied(ServeError):
+    """The replica (or the router) that had a handle call died; the call may have run.  Over HTTP: 502."""
+
+
+class NoSuchEndpoint(ServeError, LookupError):
+    """A handle was used whose endpoint does not exist, or no longer.  Over HTTP: 404."""
+
+
+class NoSuchMethod(ServeError, AttributeError):
+    """The backend has no public method of that name, or cannot be called without one.  Over HTTP: 404."""
+
+
+class RemoteError(ServeError):
+    """A backend raised an exception whose class cannot be imported here.
+
+    ``type_name`` is that class ("package.module.Name"), and the text is the exception's; ``traceback`` is the remote
+    one.
+    """
+
+    type_name: str = ""
+    traceback: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):

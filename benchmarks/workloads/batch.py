@@ -31,7 +31,7 @@ class Batch(Workload):
 
     def _bare_loop(self) -> Mapping[str, Found]:
         rate = bare_loop(self.settings.seconds)
-        return {case.name: {"rate": rate} for launch in self.launches() for case in launch.cases}
+        return {case.name: {"rate": rate} for launch in self.chosen() for case in launch.cases}
 
     def _measure(self, connections: int, site: Site, system: System) -> Found:
         return closed_figures(site, system.probe(PROBE), connections, self.settings.seconds)

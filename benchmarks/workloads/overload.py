@@ -89,6 +89,7 @@ class Overload(Workload):
             "refused": outcome.refused / seconds,
             "expired": outcome.expired / seconds,
             "lost": (outcome.failed + outcome.gave_up) / seconds,
+            "failed": outcome.failed / seconds,
             "p50_ms": outcome.p50_ms,
             "p99_ms": outcome.p99_ms,
             **meter.figures(outcome.offered),

@@ -23,13 +23,16 @@ Found = dict[str, float]
 class Settings(NamedTuple):
     """rounds: how often; seconds: how long each measurement; quick: the smoke form, fewer cases.
 
-    calm_s: how long to wait before each launch for a machine that does nothing else.
+    cases: names of those to measure; empty for all.
+    calm_s: how long to wait before each measurement for a machine that does nothing else; one that was disturbed all
+        the same is made again, twice at most.
     """
 
     rounds: int = 5
     seconds: float = 3.0
     quick: bool = False
     calm_s: float = 0.0
+    cases: Sequence[str] = ()
 
 
 class Case(NamedTuple):
@@ -75,6 +78,15 @@ class Workload(ABC):
 
     @abstractmethod
     def launches(self) -> Sequence[Launch]: ...
+
+    def chosen(self) -> Sequence[Launch]:
+        """:meth:`launches`, with the cases that were asked for only."""
+        wanted = self.settings.cases
+        kept = [
+            launch._replace(cases=[case for case in launch.cases if not wanted or case.name in wanted])
+            for launch in self.launches()
+        ]
+        return [launch for launch in kept if launch.cases]
 
     def prepare(self) -> None:
         """Once, before the first round."""

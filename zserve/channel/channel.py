@@ -29,6 +29,10 @@ from ..wire.codec import LARGE
 
 __all__ = ["Channel", "Unreachable"]
 
+# pyzmq's enums cost more than the calls that they are for (5.1 against 2.9 us a message of three frames), and so does
+# recv_multipart, which asks for RCVMORE behind each frame (10.1 against 4.6 us).
+_NOBLOCK, _SNDMORE, _POLLIN, _EVENTS = int(zmq.NOBLOCK), int(zmq.SNDMORE), int(zmq.POLLIN), int(zmq.EVENTS)
+
 _BUDGET = 128
 """Messages read in one go before the event loop gets its turn."""
 _BUDGET_S = 0.001
@@ -67,6 +71,7 @@ class Channel:
         fd: Any = socket.getsockopt(zmq.FD)
         self._fd: int = fd
         self._pid = os.getpid()
+        self._events: Callable[[int], Any] = socket.getsockopt
         self._drain_soon = False
         self._closed = False
         self._receives = socket.getsockopt(zmq.TYPE) != zmq.PUB
@@ -91,11 +96,11 @@ class Channel:
         send = self._socket.send
         try:
             if peer:
-                send(peer, zmq.NOBLOCK | zmq.SNDMORE)
+                send(peer, _NOBLOCK | _SNDMORE)
             last = len(frames) - 1
             for number, frame in enumerate(frames):
-                flags = zmq.NOBLOCK if number == last else zmq.NOBLOCK | zmq.SNDMORE
-                send(frame, flags, copy=len(frame) < LARGE)
+                flags = _NOBLOCK if number == last else _NOBLOCK | _SNDMORE
+                send(frame, flags, len(frame) < LARGE)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -127,8 +132,7 @@ class Channel:
             self._held.append((peer, frames))
 
     def _readable(self) -> bool:
-        events: Any = self._socket.getsockopt(zmq.EVENTS)
-        return bool(events & zmq.POLLIN)
+        return bool(self._events(_EVENTS) & _POLLIN)
 
     # --- receiving --------------------------------------------------------------------------------------------------
 
@@ -151,26 +155,33 @@ class Channel:
             self._readable()
             self._send_held()
             return
-        receive = self._socket.recv_multipart
-        stop_at = time.monotonic() + _BUDGET_S
+        receive = self._socket.recv
+        on_frames = self._on_frames
+        stop_at = 0.0
         count = 0
         try:
-            while True:
-                frames = receive(zmq.NOBLOCK)
+            # EVENTS before each message rather than EAGAIN after the last: raising that costs three times as much, and
+            # the last look is also the one that the edge-triggered descriptor demands.
+            while self._readable():
+                frame = receive(_NOBLOCK, False)
+                frames = [frame.bytes]
+                while frame.more:
+                    frame = receive(_NOBLOCK, False)
+                    frames.append(frame.bytes)
                 count += 1
-                self._on_frames(frames)
+                on_frames(frames)
                 if self._closed:
                     break
-                if count == _BUDGET or (count & 7 == 0 and time.monotonic() > stop_at):
-                    self._schedule()
-                    break
-        except zmq.Again:
-            # Only now: receiving has let ZeroMQ take note of new connections and of room in its queues, and the
-            # descriptor does not fire again for that, nor for what came in since the last look.
+                if count & 7 == 0:
+                    now = time.monotonic()
+                    if count == 8:
+                        stop_at = now + _BUDGET_S
+                    elif count >= _BUDGET or now > stop_at:
+                        self._schedule()
+                        break
+            # Only now: looking has let ZeroMQ take note of new connections and of room in its queues.
             if self._held:
                 self._send_held()
-            if self._readable():
-                self._schedule()
         except BaseException:
             # A callback that fails must not cost the messages behind its own.
             self._schedule()

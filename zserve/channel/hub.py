@@ -83,6 +83,7 @@ class Hub:
         self._publisher: Channel | None = None
         self._dials: dict[bytes, Dial] = {}
         self._dialled: dict[str, bytes | None] = {}
+        self._beside: dict[bytes, Hub] = {}
         self._named_at: dict[str, float] = {}
         self._socket_numbers = itertools.count(random.getrandbits(31))
         self._turn_due = False
@@ -140,6 +141,40 @@ class Hub:
             self._turn_due = True
             self._loop.call_soon(self._turn)
 
+    def link_beside(self, router: Hub) -> None:
+        """Link with *router*, a hub on the same event loop, in memory: nothing is encoded, nothing goes through a
+        socket.  To links and cores it is a link like any other."""
+        peer = self._new_peer()
+        self._beside[peer] = router
+        router._beside[peer] = self
+        self._dialled[router.info.address] = peer
+        self.links.dialled(peer, time.monotonic())
+        self.poke()
+
+    @property
+    def joins(self) -> list[str]:
+        """The routers that are dialled in any case."""
+        return list(self._join)
+
+    @property
+    def joins_itself(self) -> bool:
+        """True once one of them has turned out to be this very node."""
+        return any(self._dialled.get(address) == b"" for address in self._join)
+
+    def rejoin(self, addresses: Sequence[str]) -> None:
+        """From now on dial *addresses* in any case, in place of those before; links that there are stay."""
+        now = time.monotonic()
+        for address in self._join:
+            if address not in addresses:
+                self._named_at[address] = now
+        self._join = list(addresses)
+        if self._stopped:
+            return
+        for address in addresses:
+            if address not in self._dialled and address != self.info.address:
+                self._dial(address)
+        self.poke()
+
     def statistics(self) -> dict[str, Any]:
         """Counters of the transport, for status and metrics."""
         channels = self._channels()
@@ -171,7 +206,7 @@ class Hub:
             for peer, parcels in pending.items():
                 self._send(peer, parcels)
             if publications and self._publisher is not None:
-                self._publisher.send(encode([(message, b"", b"") for message in publications]))
+                self._publish([(message, b"", b"") for message in publications])
             now = time.monotonic()
             for peer, reason in closed:
                 self.links.lost(peer, reason, now)
@@ -201,10 +236,18 @@ class Hub:
         except Unreachable as error:
             self.core.out.close(peer, str(error))
 
+    def _publish(self, parcels: list[Any]) -> None:
+        assert self._publisher is not None
+        self._publisher.send(encode(parcels))
+        for peer, hub in self._beside.items():
+            self._loop.call_soon(hub._on_memory, peer, parcels)
+
     def _transmit(self, peer: bytes, parcels: list[Any]) -> None:
         dial = self._dials.get(peer)
         if dial is not None:
             dial.channel.send(encode(parcels))
+        elif peer in self._beside:
+            self._loop.call_soon(self._beside[peer]._on_memory, peer, parcels)
         elif self._router is not None:
             self._router.send(encode(parcels), peer)
 
@@ -282,10 +325,19 @@ class Hub:
         self.undecodable += 1
         log.debug("undecodable message from %s: %s", peer.hex(), error)
 
+    def _on_memory(self, peer: bytes, parcels: list[Any]) -> None:
+        if not self._stopped:
+            self.links.received(peer, parcels, time.monotonic())
+            if not self._turn_due:
+                self.poke()
+
     # --- dialling ---------------------------------------------------------------------------------------------------
 
+    def _new_peer(self) -> bytes:
+        return self.info.node + self.info.boot + (next(self._socket_numbers) & 0xFFFFFFFF).to_bytes(4, "big")
+
     def _dial(self, address: str) -> None:
-        peer = self.info.node + self.info.boot + (next(self._socket_numbers) & 0xFFFFFFFF).to_bytes(4, "big")
+        peer = self._new_peer()
         try:
             dial = Dial(
                 self._loop,
@@ -325,6 +377,8 @@ class Hub:
         self.poke()
 
     def _close_dial(self, peer: bytes, reason: str, again: bool) -> None:
+        if self._beside.pop(peer, None) is not None:
+            return
         dial = self._dials.pop(peer, None)
         if dial is None:
             return

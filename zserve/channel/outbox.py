@@ -18,8 +18,8 @@ Peer = bytes
 
 CHUNK = 32
 """Messages that are enough for a send of their own in mid-turn: the cost of sending is spread thin by then, and the
-next process can start on them while this one goes on.  Echo at 64 connections, relative to sending everything at the end of
-the turn: 8 a chunk 1.01, 16 a chunk 1.09, 32 a chunk 1.16."""
+next process can start on them while this one goes on.  Echo at 64 connections, relative to sending everything at the
+end of the turn: 8 a chunk 1.01, 16 a chunk 1.09, 32 a chunk 1.16."""
 
 Parcel = tuple[Any, bytes, bytes]
 """(message, head, body): the two byte strings are b"" for messages without parts."""

@@ -12,14 +12,15 @@ A few more runs than can run at once are given to the executor ahead, so that sh
 loop between two calls; how many follows from how long the calls take (nothing ahead of calls of over 20 ms, so that an
 urgent call never waits behind work of that kind).
 
-Whatever is received is owed one Result (or, while draining, one Return) on the link that it came from.
+Whatever is received is owed one Result (or, while draining, one Return) on the link that it came from; see
+:mod:`.replies`; which run is next, :mod:`.run_table` decides.  An answer that is streamed goes
+on behind its Result, until its last Chunk; see :mod:`.replica_streams`.
 """
 
 from __future__ import annotations
 
-import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..channel.outbox import Outbox, Parcel, Peer
@@ -27,18 +28,22 @@ from ..config import BackendConfig
 from ..handler.pace import Pace
 from ..handler.recent import RecentAnswers
 from ..handler.runs import HeldCall, Run
-from ..http.answers import KIND_TEXT, ORIGIN_REPLICA, Answer
+from ..handler.streams import StreamBegin, StreamEnd, StreamPiece
+from ..http.answers import KIND_TEXT, ORIGIN_REPLICA
 from ..scheduling.credits import CreditPool
-from ..wire.messages import FLAG_IDEMPOTENT, Call, Cancel, Demand, Grant, Hello, Ping, Result, Return
+from ..wire.messages import FLAG_IDEMPOTENT, Call, Cancel, Consumed, Demand, Grant, Hello, Ping, Result
+from .replica_streams import ReplicaStreams
+from .replies import Replies
+from .run_table import RunTable
+from .waiting import PATIENCE_S
 
 if TYPE_CHECKING:
+    from ..handler.executor import Done
     from ..registry.sync import ConfigSync
 
-__all__ = ["ReplicaCore"]
+__all__ = ["PATIENCE_S", "ReplicaCore"]
 
 ID_SIZE = 16
-PATIENCE_S = 1.0
-"""A call without a deadline sorts as if it had this one."""
 TICK_S = 1.0
 RESEND_GRACE_S = 10.0
 """How long a running call whose router died goes on for the gateway's second try, before it is asked to stop."""
@@ -51,8 +56,9 @@ _NEVER = float("inf")
 class ReplicaCore:
     """Events: those of a node, :meth:`finished`, :meth:`drain`, :meth:`fail`.  Effects: the outbox and the lists below.
 
-    runs: give these to the executor, in this order.  aborts: ask the coroutines of these runs to stop.  exits: reasons
-    why this process has to be replaced.
+    runs: give these to the executor, in this order.  aborts: ask the coroutines or generators of these runs to stop.
+    exits: reasons why this process has to be replaced.  streams.consumed: how far clients have come with streamed
+    answers, for the executor.
     """
 
     def __init__(
@@ -62,40 +68,40 @@ class ReplicaCore:
         *,
         accepts_batch: bool = False,
         asynchronous: bool = False,
+        is_other: Callable[[str], bool] | None = None,
         stuck_after_s: float = 30.0,
         sync: ConfigSync | None = None,
         recent: RecentAnswers | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """*accepts_batch*, *asynchronous*: what the handler is.  *rng* breaks ties between routers (seeded if None)."""
+        """*accepts_batch*, *asynchronous*: what the handler is.  *is_other*: of a class with both sync and async methods,
+        whether the method of that name is not of the kind that *asynchronous* says; None where all are alike.  *rng*
+        breaks ties between routers (seeded if None)."""
         self.out = Outbox()
-        self.runs: list[Run] = []
-        self.aborts: list[Run] = []
         self.exits: list[str] = []
         self.backend = backend
         self.sync = sync
         self.draining = False
         self.finished_calls = 0
-        self.expired = 0
-        self.cancelled = 0
         self.repeated = 0
         self.malformed = 0
-        self.largest_batch = 0
-        self._asynchronous = asynchronous
         self._stuck_after_s = stuck_after_s
         self._recent = RecentAnswers() if recent is None else recent
         self._links: set[Peer] = set()
         self._credits = CreditPool(1, rng or random.Random(0), slack=OVER_LIMIT_SLACK)
-        self._held: dict[bytes, HeldCall] = {}
-        self._heap: list[tuple[float, int, Run]] = []
-        self._sequence = 0
-        self._given: dict[Run, None] = {}
-        self._returns: dict[Peer, list[bytes]] = {}
+        self._replies = Replies(self.out, self._credits)
+        self.streams = ReplicaStreams(self.out, self._credits, self._replies, self._recent)
+        self._held = self._replies.held
         self._next_tick = 0.0
-        self._next_expiry = _NEVER
         self._progress_at = 0.0
         self._generation = -1
-        self._pace = Pace(config or BackendConfig(), accepts_batch=accepts_batch, asynchronous=asynchronous)
+        self._pace = Pace(
+            config or BackendConfig(),
+            accepts_batch=accepts_batch,
+            asynchronous=asynchronous,
+            mixed=is_other is not None,
+        )
+        self._table = RunTable(self._replies, self._credits, self._pace, asynchronous=asynchronous, is_other=is_other)
         self._set_capacity(True)
 
     # --- config -----------------------------------------------------------------------------------------------------
@@ -104,8 +110,8 @@ class ReplicaCore:
         """The backend's settings are now these; what waits and runs is kept."""
         self._pace.apply(config)
         self._set_capacity(True)
-        self._settle(now)
-        self._give(now)
+        self._table.give(now)
+        self._replies.flush(now, self.draining)
 
     @property
     def config(self) -> BackendConfig:
@@ -151,7 +157,7 @@ class ReplicaCore:
         self._links.add(peer)
         self._credits.router_joined(peer, now)
         self._set_capacity(False)
-        self._settle(now)
+        self._replies.flush(now, self.draining)
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         """Nobody there waits any more: what has not started is dropped, unless another router sent it too."""
@@ -160,17 +166,12 @@ class ReplicaCore:
         if peer not in self._links:
             return
         self._links.remove(peer)
-        self._returns.pop(peer, None)
-        for call in [held for held in self._held.values() if peer in held.waiters]:
-            call.gone += [waiter for waiter in call.waiters if waiter == peer]
-            call.waiters = [waiter for waiter in call.waiters if waiter != peer]
-            if call.cancelled is not None:
-                call.cancelled.discard(peer)
-            self._check_wanted(call, now, RESEND_GRACE_S)
+        self._replies.gone(peer)
+        self._table.link_down(peer, now, RESEND_GRACE_S)
         self._credits.router_left(peer, now)
         self._set_capacity(False)
-        self._settle(now)
-        self._give(now)
+        self._table.give(now)
+        self._replies.flush(now, self.draining)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
         batch: list[HeldCall] = []
@@ -178,6 +179,7 @@ class ReplicaCore:
         taken = -1  # how many calls of this message to take; not asked yet
         room = 0
         unsettled = False
+        table = self._table
         if peer in self._links:
             self._credits.heard(peer, now)
         for message, head, body in parcels:
@@ -187,9 +189,9 @@ class ReplicaCore:
                     continue
                 if taken < 0:
                     taken = self._credits.received(peer, sum([type(parcel[0]) is Call for parcel in parcels]), now)
-                    room = 0 if self._heap else self._pace.runs(self._credits.capacity) - len(self._given)
+                    room = table.room()
                 if not taken:
-                    self._returns.setdefault(peer, []).append(message.id)
+                    self._replies.over_limit(peer, message.id)
                     continue
                 taken -= 1
                 call = self._arrived(peer, message, head, body, now)
@@ -198,28 +200,31 @@ class ReplicaCore:
                     continue
                 if self._pace.batch == 1:
                     run = Run([call])
-                    if room > 0:  # nothing waits and there is a place: past the heap
+                    if room > 0 and not (table.mixed and message.method):
+                        # Nothing waits and there is a place: past the heap.
                         room -= 1
-                        self.largest_batch = self.largest_batch or 1
+                        table.largest_batch = table.largest_batch or 1
                         run.given = now
-                        self._given[run] = None
-                        self.runs.append(run)
+                        table.given[run] = None
+                        table.runs.append(run)
                     else:
-                        self._ready(run)
+                        table.add(run)
                     continue
                 key = (message.batch, message.method)
                 if batch and (key != batch_key or len(batch) >= self._pace.batch):
-                    self._ready(Run(batch))
+                    table.add(Run(batch))
                     batch = []
                 batch_key = key
                 batch.append(call)
             elif kind is Cancel:
                 if batch:
-                    self._ready(Run(batch))
+                    table.add(Run(batch))
                     batch = []
                 for request_id in message.ids:
-                    self._cancel(peer, request_id, now)
+                    table.cancel(peer, request_id, now)
                 unsettled = True
+            elif kind is Consumed:
+                self.streams.on_consumed(peer, message)
             elif kind is Demand:
                 urgent_s = None if message.urgent_us < 0 else message.urgent_us * 1e-6
                 self._credits.demand(peer, message.epoch, message.sent, message.queued, urgent_s, now)
@@ -228,12 +233,12 @@ class ReplicaCore:
                 self.sync.receive(peer, message, self.out, now)
                 self._read_registry(now)
         if batch:
-            self._ready(Run(batch))
-        if self._heap:
-            self._give(now)
+            table.add(Run(batch))
+        if self._table.ready:
+            self._table.give(now)
         # Calls alone change nothing about the grants.
-        if unsettled or self._returns:
-            self._flush(now)
+        if unsettled or self._replies.pending:
+            self._replies.flush(now, self.draining)
 
     def ping(self, peer: Peer, now: float) -> Ping:
         """The heartbeat for *peer*; the grant goes with it once more, in case one was lost."""
@@ -245,8 +250,7 @@ class ReplicaCore:
         return Ping(digest, 0, progress_us, [], self.draining)
 
     def tick(self, now: float) -> None:
-        if now >= self._next_expiry:
-            self._expire(now)
+        self._table.expire(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK_S
             if self.sync is not None:
@@ -254,33 +258,33 @@ class ReplicaCore:
                 self._read_registry(now)
             self._look_after_running(now)
             self._set_capacity(False)
-        self._give(now)
-        self._flush(now)
+        self._table.give(now)
+        self._replies.flush(now, self.draining)
 
     def next_wakeup(self) -> float:
-        return min(self._next_tick, self._next_expiry)
+        return min(self._next_tick, self._table.next_expiry)
 
     def routers_known(self) -> Sequence[str]:
         return () if self.sync is None else self.sync.routers_known()
 
     # --- events of the shell ----------------------------------------------------------------------------------------
 
-    def finished(self, done: Sequence[tuple[Run, Sequence[Answer] | None]], now: float) -> None:
-        """The executor is done with these runs; None for the answers of one that it did not start.
+    def finished(self, done: Sequence[Done], now: float) -> None:
+        """The executor is done with these runs, or one whose answer is streamed has come further.
 
-        One answer a call, in the order of ``run.calls``.
+        One answer a call, in the order of ``run.calls``; None for the answers of a run that was not started.
         """
         held = self._held
+        ended = self._table.ended
         send = self.out.send
         remember = self._recent.put
         freed: dict[Peer, int] = {}
         for run, answers in done:
-            if self._given.pop(run, run) is run:
-                continue  # taken back meanwhile: it has been answered
-            if answers is None:
-                for call in run.calls:
-                    self._not_run(call, now)
+            if type(answers) is not list:
+                self._came_further(run, answers, now)
                 continue
+            if not ended(run):
+                continue  # taken back meanwhile: it has been answered
             run_s = run.ended - run.started
             self._pace.learn(run_s, len(run.calls))
             run_us = int(run_s * 1e6)
@@ -295,7 +299,7 @@ class ReplicaCore:
                 queue_us = int((run.given - call.arrived) * 1e6)
                 waiters = call.waiters
                 if len(waiters) != 1 or call.gone:
-                    self._answer(call, answer, queue_us, batch_us, run_us)
+                    self._replies.answer(call, answer, queue_us, batch_us, run_us)
                     continue
                 del held[call.id]
                 call.run = None
@@ -306,11 +310,29 @@ class ReplicaCore:
         for peer, count in freed.items():
             self._credits.finished(peer, count)
         self._progress_at = now
-        if self._heap:
-            self._give(now)
+        if self._table.ready:
+            self._table.give(now)
         if self._pace.changed:
             self._set_capacity(False)
-        self._flush(now)
+        self._replies.flush(now, self.draining)
+
+    def _came_further(self, run: Run, what: object, now: float) -> None:
+        """Anything that the executor says of a run but its answers."""
+        if run not in self._table.given:
+            return  # taken back meanwhile
+        if isinstance(what, StreamPiece):
+            self.streams.piece(run, what)
+        elif isinstance(what, StreamBegin):
+            self.streams.begin(run, what, now)
+        else:
+            self._table.ended(run)
+            if isinstance(what, StreamEnd):
+                self._pace.learn(run.ended - run.started, 1)
+                self.finished_calls += 1
+                self.streams.end(run, what, now)
+            else:
+                for call in run.calls:
+                    self._replies.not_run(call, now)
 
     def drain(self, now: float) -> None:
         """Take nothing new, send back what has not started, finish the rest; :attr:`drained` tells when."""
@@ -318,13 +340,8 @@ class ReplicaCore:
             return
         self.draining = True
         self._credits.draining = True
-        for _, _, run in self._heap:
-            for call in run.calls:
-                self._not_run(call, now)
-        self._heap.clear()
-        for run in list(self._given):
-            self._take_back(run, now)
-        self._flush(now)
+        self._table.drain(now)
+        self._replies.flush(now, self.draining)
 
     @property
     def drained(self) -> bool:
@@ -337,6 +354,37 @@ class ReplicaCore:
         self.drain(now)
 
     @property
+    def runs(self) -> list[Run]:
+        """Runs for the executor, in this order; set it to a new list when they are taken."""
+        return self._table.runs
+
+    @runs.setter
+    def runs(self, runs: list[Run]) -> None:
+        self._table.runs = runs
+
+    @property
+    def aborts(self) -> list[Run]:
+        """Runs that the executor should ask to stop."""
+        return self._table.aborts
+
+    @aborts.setter
+    def aborts(self, aborts: list[Run]) -> None:
+        self._table.aborts = aborts
+
+    @property
+    def cancelled(self) -> int:
+        return self._table.cancelled
+
+    @property
+    def largest_batch(self) -> int:
+        return self._table.largest_batch
+
+    @property
+    def expired(self) -> int:
+        """Calls that passed their deadline before they could be run."""
+        return self._replies.expired
+
+    @property
     def held(self) -> int:
         """Calls received and not answered."""
         return len(self._held)
@@ -346,8 +394,9 @@ class ReplicaCore:
         return {
             "finished": self.finished_calls,
             "held": len(self._held),
-            "running": len(self._given),
+            "running": len(self._table.given),
             "expired": self.expired,
+            "streamed": self.streams.streamed,
             "cancelled": self.cancelled,
             "repeated": self.repeated,
             "malformed": self.malformed,
@@ -355,6 +404,14 @@ class ReplicaCore:
             "run_s": self._pace.run_s,
             "credits": self._credits.statistics(),
         }
+
+    def _look_after_running(self, now: float) -> None:
+        stuck = self._table.look_after(now, self._stuck_after_s)
+        if stuck is not None and not self.exits:
+            self.exits.append(
+                f"a call of backend {self.backend!r} has been running for {now - stuck.started:.0f} s, "
+                f"{now - stuck.unwanted_since():.0f} s after the last one who waited for it was gone"
+            )
 
     # --- a call's way -----------------------------------------------------------------------------------------------
 
@@ -364,29 +421,31 @@ class ReplicaCore:
         held = self._held.get(request_id)
         if held is not None:  # it came before through another router: one run, an answer for each
             self.repeated += 1
+            if self.streams.joins_late(peer, held):
+                return None
             held.waiters.append(peer)
             held.unwanted_at = _NEVER
             return None
         if len(request_id) != ID_SIZE:
             self.malformed += 1
-            self._refuse(peer, request_id, 400, f"a request id has {ID_SIZE} bytes, not {len(request_id)}")
+            self._replies.refuse(peer, request_id, 400, f"a request id has {ID_SIZE} bytes, not {len(request_id)}")
             return None
         if request_id in self._recent:
             self.repeated += 1
             answer = self._recent.get(request_id)
             if answer is not None:
-                self._send(peer, Result(request_id, answer[0], answer[1], answer[4]), answer[2], answer[3])
+                self._replies.send(peer, Result(request_id, answer[0], answer[1], answer[4]), answer[2], answer[3])
                 return None
             if not message.flags & FLAG_IDEMPOTENT:
-                self._refuse(peer, request_id, 502, "the request has run; its answer was too large to keep")
+                self._replies.refuse(peer, request_id, 502, "the request has run; its answer was too large to keep")
                 return None
         budget_us = message.budget_us
         if budget_us <= 0 and budget_us != -1:
-            self.expired += 1
-            self._refuse(peer, request_id, 504, "the deadline had passed when the replica got the request")
+            self._replies.expired += 1
+            self._replies.refuse(peer, request_id, 504, "the deadline had passed when the replica got the request")
             return None
         if self.draining:
-            self._return(peer, request_id)
+            self._replies.give_back(peer, request_id)
             return None
         deadline = _NEVER if budget_us == -1 else now + budget_us * 1e-6
         call = HeldCall(message, head, body, peer, deadline, now)
@@ -394,165 +453,3 @@ class ReplicaCore:
             self._progress_at = now
         self._held[request_id] = call
         return call
-
-    def _ready(self, run: Run) -> None:
-        self._sequence += 1
-        deadline = run.deadline
-        if deadline < self._next_expiry:
-            self._next_expiry = deadline
-        elif deadline == _NEVER:
-            deadline = run.calls[0].arrived + PATIENCE_S
-        if len(run.calls) > self.largest_batch:
-            self.largest_batch = len(run.calls)
-        heapq.heappush(self._heap, (deadline, self._sequence, run))
-
-    def _give(self, now: float) -> None:
-        """Hand over as many runs as the executor should have."""
-        heap = self._heap
-        given = self._given
-        limit = self._pace.runs(self._credits.capacity)
-        while heap and len(given) < limit:
-            run = heapq.heappop(heap)[2]
-            if run.deadline <= now:
-                self._drop_expired(run, now)
-            if not run.calls:
-                continue
-            run.given = now
-            given[run] = None
-            self.runs.append(run)
-
-    def _expire(self, now: float) -> None:
-        """Answer what has waited past its deadline, wherever on the heap it stands."""
-        alive = []
-        for entry in self._heap:
-            run = entry[2]
-            if run.deadline <= now:
-                self._drop_expired(run, now)
-            if run.calls:
-                alive.append(entry)
-        heapq.heapify(alive)
-        self._heap = alive
-        self._next_expiry = min((entry[2].deadline for entry in alive), default=_NEVER)
-
-    def _drop_expired(self, run: Run, now: float) -> None:
-        expired = [call for call in run.calls if call.deadline <= now]
-        run.calls = [call for call in run.calls if call.deadline > now]
-        run.deadline = min((call.deadline for call in run.calls), default=_NEVER)
-        for call in expired:
-            self._not_run(call, now)
-
-    def _not_run(self, call: HeldCall, now: float) -> None:
-        """Answer a call that has not started and will not."""
-        if call.deadline <= now:
-            self.expired += 1
-            text = "the deadline passed before the request could be run"
-            self._answer(call, (504, KIND_TEXT, b"", text.encode(), ORIGIN_REPLICA), int((now - call.arrived) * 1e6))
-            return
-        self._forget(call)
-        for peer in call.waiters:
-            if call.cancelled is not None and peer in call.cancelled:
-                self._refuse(peer, call.id, 499, "cancelled")
-            else:
-                self._return(peer, call.id)
-
-    def _answer(self, call: HeldCall, answer: Answer, queue_us: int, batch_us: int = 0, run_us: int = 0) -> None:
-        self._forget(call)
-        status, kind, head, body, origin = answer
-        for peer in call.waiters:
-            result = Result(call.id, status, kind, origin, queue_us, batch_us, run_us)
-            self._send(peer, result, head, body)
-
-    def _forget(self, call: HeldCall) -> None:
-        """It holds no slot any more."""
-        del self._held[call.id]
-        call.run = None  # no cycle: the body is freed now, not when the collector next comes
-        for peer in call.gone:
-            self._credits.finished(peer)
-
-    def _send(self, peer: Peer, result: Result, head: bytes, body: bytes) -> None:
-        self._credits.finished(peer)
-        self.out.send(peer, result, head, body)
-
-    def _refuse(self, peer: Peer, request_id: bytes, status: int, text: str) -> None:
-        self._send(peer, Result(request_id, status, KIND_TEXT, ORIGIN_REPLICA), b"", text.encode())
-
-    def _return(self, peer: Peer, request_id: bytes) -> None:
-        self._credits.finished(peer)
-        self._returns.setdefault(peer, []).append(request_id)
-
-    # --- nobody waits -----------------------------------------------------------------------------------------------
-
-    def _cancel(self, peer: Peer, request_id: bytes, now: float) -> None:
-        call = self._held.get(request_id)
-        if call is None or peer not in call.waiters:
-            return
-        run = call.run
-        if run is not None and not run.given:
-            # Not started: the one who cancels gets its Result now.
-            for _ in range(call.waiters.count(peer)):
-                call.waiters.remove(peer)
-                self._refuse(peer, request_id, 499, "cancelled")
-        elif call.cancelled is None:
-            call.cancelled = {peer}
-        else:
-            call.cancelled.add(peer)
-        self._check_wanted(call, now)
-
-    def _check_wanted(self, call: HeldCall, now: float, grace_s: float = 0.0) -> None:
-        """Drop, or ask to stop (*grace_s* seconds from now), a call that nobody waits for any more."""
-        if any(call.cancelled is None or peer not in call.cancelled for peer in call.waiters):
-            return
-        if call.unwanted_at != _NEVER:
-            return
-        self.cancelled += 1
-        call.unwanted_at = now + grace_s
-        run = call.run
-        if run is None:
-            return
-        if not run.given:
-            run.calls.remove(call)
-            self._forget(call)
-        elif any(other.unwanted_at == _NEVER for other in run.calls) or self._take_back(run, now):
-            return
-        elif run.unwanted_since() <= now:
-            self._abort(run)
-
-    def _take_back(self, run: Run, now: float) -> bool:
-        """Answer or return the calls of a run that the executor has not started; False when it has."""
-        if not run.claim():
-            return False
-        del self._given[run]
-        for call in run.calls:
-            self._not_run(call, now)
-        return True
-
-    def _abort(self, run: Run) -> None:
-        if self._asynchronous and not run.aborted:
-            run.aborted = True
-            self.aborts.append(run)
-
-    def _look_after_running(self, now: float) -> None:
-        for run in list(self._given):
-            since = run.unwanted_since()
-            if since > now or self._take_back(run, now):
-                continue
-            self._abort(run)
-            if run.started and now - since >= self._stuck_after_s and not self._asynchronous and not self.exits:
-                self.exits.append(
-                    f"a call of backend {self.backend!r} has been running for {now - run.started:.0f} s, "
-                    f"{now - since:.0f} s after the last one who waited for it was gone"
-                )
-
-    # --- the end of each group of events ----------------------------------------------------------------------------
-
-    def _flush(self, now: float) -> None:
-        if self._returns:
-            returns, self._returns = self._returns, {}
-            reason = "draining" if self.draining else "more than was granted"
-            for peer, ids in returns.items():
-                self.out.send(peer, Return(ids, reason))
-        self._settle(now)
-
-    def _settle(self, now: float) -> None:
-        for peer, epoch, limit in self._credits.settle(now):
-            self.out.send(peer, Grant(epoch, limit))

@@ -5,7 +5,7 @@ str                             text/plain; charset=utf-8
 bytes, bytearray, memoryview    text/plain, no charset
 werkzeug Response               as it is: status, headers, cookies
 (body, status[, headers])       the body encoded as by this table, with another status and more headers
-generator                       its chunks (str or bytes), for now collected into one body
+generator, iterator             its items (str or bytes), streamed; so is an iterable body of a Response
 anything else                   JSON by orjson: dataclasses, datetime, UUID, NumPy, pydantic models
 """
 
@@ -32,13 +32,23 @@ from ..http.answers import (
     encode_headers,
 )
 
-__all__ = ["MAX_COLLECTED_BYTES", "NotEncodable", "collect", "encode", "encode_response"]
+__all__ = [
+    "MAX_COLLECTED_BYTES",
+    "NotEncodable",
+    "Streamable",
+    "chunk_bytes",
+    "encode",
+    "encode_response",
+    "finish_stream",
+    "streamable",
+]
 
 MAX_COLLECTED_BYTES = 64 << 20
-"""A generator's chunks together; until answers are streamed, they have to fit into one body."""
+"""A generator's items together, where they have to fit into one body: in a batch, or for one who asked by handle."""
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY
 _BODILESS = frozenset((204, 205, 304))
+_PLAIN = frozenset((str, dict, list, bytes, int, float, bool, type(None)))
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNSAFE = re.compile(rb"[\r\n\0]")
 _CONNECTION_FIELDS = frozenset(
@@ -70,11 +80,15 @@ def encode(value: Any) -> Answer:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return 200, KIND_BYTES, b"", bytes(value), ORIGIN_CODE
     if kind is types.GeneratorType:
-        return collect(value)
-    response_class = getattr(sys.modules.get("werkzeug.wrappers.response"), "Response", None)
-    if response_class is not None and isinstance(value, response_class):
+        return _collect(value)
+    if _is_response(value):
         return encode_response(value)
     return 200, KIND_JSON, b"", _json(value), ORIGIN_CODE
+
+
+def _is_response(value: Any) -> bool:
+    response_class = getattr(sys.modules.get("werkzeug.wrappers.response"), "Response", None)
+    return response_class is not None and isinstance(value, response_class)
 
 
 def _text(value: str) -> bytes:
@@ -105,20 +119,27 @@ def _with_status(body: Any, status: int, headers: Any = None) -> Answer:
     _, kind, head, content, origin = encode(body)
     status = int(status)
     if headers:
-        given = [_check_header(name, value) for name, value in _pairs(headers)]
-        pairs = decode_headers(head) if kind == KIND_HEADERS else []
-        content_type = CONTENT_TYPES[kind]
-        if content_type is not None:
-            pairs.append((b"content-type", content_type))
-        names = {name for name, _ in given}
-        pairs = [pair for pair in pairs if pair[0] not in names or pair[0] == b"set-cookie"]
-        head = encode_headers(pairs + [pair for pair in given if pair[0] not in _CONNECTION_FIELDS])
-        kind = KIND_HEADERS
+        kind, head = _with_headers(kind, head, _given(headers))
     if status in _BODILESS:
         content = b""
         if kind != KIND_HEADERS:
             kind = KIND_EMPTY
     return status, kind, head, content, origin
+
+
+def _given(headers: Any) -> list[tuple[bytes, bytes]]:
+    return [_check_header(name, value) for name, value in _pairs(headers)]
+
+
+def _with_headers(kind: int, head: bytes, given: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+    """The headers of an answer of *kind* with *given* ones laid over them."""
+    pairs = decode_headers(head) if kind == KIND_HEADERS else []
+    content_type = CONTENT_TYPES[kind]
+    if content_type is not None:
+        pairs.append((b"content-type", content_type))
+    names = {name for name, _ in given}
+    pairs = [pair for pair in pairs if pair[0] not in names or pair[0] == b"set-cookie"]
+    return KIND_HEADERS, encode_headers(pairs + [pair for pair in given if pair[0] not in _CONNECTION_FIELDS])
 
 
 def _pairs(headers: Any) -> Iterator[tuple[Any, Any]]:
@@ -151,22 +172,119 @@ def _check_header(name: Any, value: Any) -> tuple[bytes, bytes]:
 
 def encode_response(response: Any) -> Answer:
     """A werkzeug Response as it is."""
-    status = response.status_code
-    if not 200 <= status <= 599:
-        raise NotEncodable(f"the handler returned a Response with status {status}; it must be 200..599")
+    status = _status_of(response)
     try:
-        body = b"" if status in _BODILESS else _join(response.iter_encoded())
+        body = b"" if status in _BODILESS else _collect(response.iter_encoded())[3]
     finally:
         response.close()
+    return status, KIND_HEADERS, _head_of(response), body, ORIGIN_CODE
+
+
+def _status_of(response: Any) -> int:
+    status: int = response.status_code
+    if not 200 <= status <= 599:
+        raise NotEncodable(f"the handler returned a Response with status {status}; it must be 200..599")
+    return status
+
+
+def _head_of(response: Any) -> bytes:
     pairs = [_check_header(name, value) for name, value in response.headers.items()]
-    head = encode_headers([pair for pair in pairs if pair[0] not in _CONNECTION_FIELDS])
-    return status, KIND_HEADERS, head, body, ORIGIN_CODE
+    return encode_headers([pair for pair in pairs if pair[0] not in _CONNECTION_FIELDS])
 
 
 # --- generators -------------------------------------------------------------------------------------------------------
 
 
-def collect(chunks: Iterable[Any]) -> Answer:
+class Streamable:
+    """An answer whose body is produced item by item.
+
+    items: an iterator, or an asynchronous one where *asynchronous* says so.  eager: the headers leave before the first
+    item, as a reader of server-sent events expects.  :meth:`close` ends the generator; what it returns is to be awaited
+    where that is possible.
+    """
+
+    __slots__ = ("_close", "asynchronous", "eager", "given", "head", "items", "kind", "status")
+
+    def __init__(self, items: Any, status: int = 200, close: Callable[[], Any] | None = None) -> None:
+        self.items = items
+        self.asynchronous = hasattr(type(items), "__anext__")
+        self.status = status
+        self.kind: int | None = None  # as the first item says
+        self.head = b""
+        self.given: list[tuple[bytes, bytes]] = []
+        self.eager = False
+        self._close = close
+
+    def close(self) -> Any:
+        """Run the generator's ``finally`` clauses, and whatever a Response has to do at its end."""
+        end = getattr(self.items, "aclose" if self.asynchronous else "close", None)
+        if self._close is None:
+            return None if end is None else end()
+        if not self.asynchronous or end is None:
+            try:
+                if end is not None:
+                    end()
+            finally:
+                self._close()
+            return None
+        return _close_both(end, self._close)
+
+
+async def _close_both(first: Callable[[], Any], second: Callable[[], Any]) -> None:
+    try:
+        await first()
+    finally:
+        second()
+
+
+def streamable(value: Any) -> Streamable | None:
+    """*value* as a stream, if it is something that is produced item by item; None for any other answer."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return None
+    if kind is tuple and _has_status(value):
+        found = streamable(value[0])
+        if found is None:
+            return None
+        if len(value) == 3 and value[2]:
+            found.given = _given(value[2])
+        found.status = int(value[1])
+        found.eager = found.eager or any(
+            name == b"content-type" and content.startswith(b"text/event-stream") for name, content in found.given
+        )
+        return _checked(found)
+    if _is_response(value):
+        if value.is_sequence:
+            return None
+        body = value.response
+        items = body.__aiter__() if hasattr(type(body), "__aiter__") else iter(value.iter_encoded())
+        found = Streamable(items, _status_of(value), value.close)
+        found.kind = KIND_HEADERS
+        found.head = _head_of(value)
+        found.eager = value.mimetype == "text/event-stream"
+        return _checked(found)
+    if hasattr(kind, "__next__") or hasattr(kind, "__anext__"):
+        return Streamable(value)
+    return None
+
+
+def _checked(found: Streamable) -> Streamable:
+    """Some statuses have no body: the generator is not even started then."""
+    if found.status in _BODILESS:
+        found.items = iter(())
+        found.asynchronous = found.eager = False
+    return found
+
+
+def finish_stream(value: Streamable, kind: int | None, body: bytes) -> Answer:
+    """The beginning (or all) of a streamed answer; *kind* is that of its first item, None if there is none."""
+    kind, head = (KIND_EMPTY if kind is None else kind) if value.kind is None else value.kind, value.head
+    if value.given:
+        kind, head = _with_headers(kind, head, value.given)
+    return value.status, kind, head, body, ORIGIN_CODE
+
+
+def _collect(chunks: Iterable[Any]) -> Answer:
     """All chunks in one body; text if the first one is a str."""
     first = KIND_EMPTY
     parts: list[bytes] = []
@@ -193,11 +311,6 @@ def chunk_bytes(chunk: Any) -> tuple[bytes, int]:
     if isinstance(chunk, (bytes, bytearray, memoryview)):
         return bytes(chunk), KIND_BYTES
     raise NotEncodable(f"the handler's generator yielded {_name(chunk)}; chunks are str or bytes")
-
-
-def _join(chunks: Iterable[bytes]) -> bytes:
-    body = collect(chunks)
-    return body[3]
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------

@@ -17,18 +17,23 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from time import monotonic
+from typing import Any
 
 from ..context import current_run
 from ..http.answers import KIND_TEXT, ORIGIN_REPLICA, Answer
+from .encode import Streamable
 from .invoke import Handler, HandlerExit
 from .runs import Run
+from .streams import Driver, StreamBegin, StreamEvent, StreamPiece
 
 __all__ = ["Done", "Executor"]
 
 log = logging.getLogger("zserve.handler")
 
-Done = tuple[Run, "Sequence[Answer] | None"]
-"""A run and its answers; None for one that was not started: taken back, or past its deadline."""
+Done = tuple[Run, "Sequence[Answer] | StreamEvent | None"]
+"""A run and its answers; None for one that was not started: taken back, or past its deadline.
+
+One whose answer is streamed comes several times: with a StreamBegin, StreamPieces, and a StreamEnd."""
 
 
 class Executor:
@@ -54,11 +59,13 @@ class Executor:
         self._queue: SimpleQueue[Run | Callable[[], None] | None] = SimpleQueue()
         self._done: deque[Done] = deque()
         self._signalled = False
+        self._streamed = False
         self._closed = False
         self._limit = threads
         self._started = 0
         self._with_threads = 0
-        self._tasks: dict[Run, asyncio.Task[None]] = {}
+        self._tasks: dict[Run, asyncio.Task[Any]] = {}
+        self._driver = Driver(handler, self._emit, self._emit_on_loop)
 
     @property
     def threads(self) -> int:
@@ -87,11 +94,18 @@ class Executor:
         self._queue.put(job)
 
     def abort(self, run: Run) -> None:
-        """Cancel the task of an asynchronous run that has started; a sync one can not be stopped."""
+        """Cancel the task of an asynchronous run that has started; a sync one stops where it yields, or never."""
         task = self._tasks.get(run)
         # A task that is cancelled before its first step never enters its coroutine, and would not report the run.
         if task is not None and run.started:
             task.cancel()
+        elif run.flow is not None:
+            run.flow.cancel()
+
+    def consumed(self, run: Run, total: int) -> None:
+        """The client has taken so much of a streamed answer (see :mod:`zserve.wire.flow`)."""
+        if run.flow is not None:
+            run.flow.consumed(total)
 
     def resize(self, threads: int) -> None:
         """Have at most *threads* threads from now on; one too many ends after the run that it is in."""
@@ -137,12 +151,13 @@ class Executor:
                 continue
             run = item
             started = monotonic()
-            answers: Sequence[Answer] | None = None
+            answers: Sequence[Answer] | StreamEvent | None = None
             if run.claim() and started < run.last_deadline:
                 run.started = started
                 enter(run)
                 try:
-                    answers = call(run.calls)
+                    value = call(run.calls)
+                    answers = value if type(value) is list else self._stream(run, value)
                 except HandlerExit as error:
                     exit_reason = error.reason
                     answers = error.answers
@@ -162,6 +177,39 @@ class Executor:
                 self._tell_exit(exit_reason)
                 exit_reason = None
 
+    def _stream(self, run: Run, value: Any) -> list[Answer] | StreamEvent:
+        """What a handler gave in a thread is to be streamed."""
+        assert isinstance(value, Streamable)
+        if not value.asynchronous:
+            return self._driver.run(run, value)
+
+        async def drive() -> list[Answer] | StreamEvent:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks[run] = task
+            current_run.set(run)
+            try:
+                return await self._driver.run_async(run, value)
+            finally:
+                del self._tasks[run]
+
+        # A plain function that returns an asynchronous generator: that runs on the loop, and this thread waits for it.
+        return asyncio.run_coroutine_threadsafe(drive(), self._loop).result()
+
+    def _emit(self, run: Run, event: StreamBegin | StreamPiece) -> None:
+        """Called by a thread."""
+        self._streamed = True
+        self._done.append((run, event))
+        if not self._signalled:
+            self._signalled = True
+            try:
+                self._loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:
+                run.aborted = True
+
+    def _emit_on_loop(self, run: Run, event: StreamBegin | StreamPiece) -> None:
+        self._on_done([(run, event)])
+
     def _tell_exit(self, reason: str) -> None:
         try:
             self._loop.call_soon_threadsafe(self._on_exit, reason)
@@ -178,20 +226,25 @@ class Executor:
             take = done.popleft
             ended = [take() for _ in range(count)]
             self._with_threads -= count
+            if self._streamed:
+                for _, answers in ended:
+                    if type(answers) is StreamPiece or type(answers) is StreamBegin:
+                        self._with_threads += 1  # it goes on
             self._on_done(ended)
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
     async def _run_task(self, run: Run) -> None:
         started = monotonic()
-        answers: Sequence[Answer] | None = None
+        answers: Sequence[Answer] | StreamEvent | None = None
         exit_reason: str | None = None
         try:
             if run.claim() and started < run.last_deadline:
                 run.started = started
                 current_run.set(run)
                 try:
-                    answers = await self._handler.run_async(run.calls)
+                    value = await self._handler.run_async(run.calls)
+                    answers = value if isinstance(value, list) else await self._driver.run_async(run, value)
                 except HandlerExit as error:
                     exit_reason = error.reason
                     answers = error.answers

@@ -7,7 +7,7 @@ import inspect
 import logging
 import sys
 import types
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from ..http.answers import KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA, Answer
 from ..http.head import decode_head
 from ..wire.messages import FLAG_WEB
 from .callables import Callee, Callees, accepts_batch
-from .encode import MAX_COLLECTED_BYTES, NotEncodable, chunk_bytes, encode, encode_response
+from .encode import NotEncodable, Streamable, encode, encode_response, streamable
 from .frames import user_traceback
 from .runs import HeldCall
 
@@ -31,7 +31,7 @@ _MAX_KWARGS = 1000
 class HandlerExit(BaseException):
     """User code called ``sys.exit()`` in a handler: the replica has to end.  Carries the answers of the run."""
 
-    def __init__(self, reason: str, answers: list[Answer]) -> None:
+    def __init__(self, reason: str, answers: Any) -> None:
         super().__init__(reason)
         self.reason = reason
         self.answers = answers
@@ -100,8 +100,10 @@ class Handler:
 
     # --- calling ----------------------------------------------------------------------------------------------------
 
-    def run(self, calls: list[HeldCall]) -> list[Answer]:
-        """Call user code in this thread; one answer for each call.  Raises nothing but HandlerExit."""
+    def run(self, calls: list[HeldCall]) -> list[Answer] | Streamable:
+        """Call user code in this thread; one answer for each call, or for a single one what is to be streamed.
+
+        Raises nothing but HandlerExit."""
         try:
             callee = self.callees.get(calls[0].method)
             if callee is None:
@@ -112,36 +114,51 @@ class Handler:
                     value = self._await(value)
                 return self._split(value, calls)
             if len(calls) != 1:
-                return [answer for call in calls for answer in self.run([call])]
+                return self._separately([self.run([call]) for call in calls])
             value = self._call_one(callee, calls[0])
             kind = type(value)
             if kind is str or kind is dict:
                 return [encode(value)]
-            if kind is types.AsyncGeneratorType:
-                value = self._await(_collect_async(value))
-            elif inspect.isawaitable(value):
+            if inspect.isawaitable(value):
                 value = self._await(value)
-            return [encode(value)]
+            return streamable(value) or [encode(value)]
         except HandlerExit:
             raise
         except BaseException as error:
-            return self._failed(error, calls)
+            return self.failed(error, calls)
 
-    async def run_async(self, calls: list[HeldCall]) -> list[Answer]:
+    async def run_async(self, calls: list[HeldCall]) -> list[Answer] | Streamable:
         """The same on the event loop, for a callable that is asynchronous.  A cancelled one answers 499."""
         try:
             callee = self.callees.get(calls[0].method)
             if callee is None:
                 return [self._unknown(call) for call in calls]
             if callee.batch:
-                return self._split(await _settle(self._call_batch(callee, calls)), calls)
+                value = self._call_batch(callee, calls)
+                if inspect.isawaitable(value):
+                    value = await value
+                if type(value) is types.AsyncGeneratorType:
+                    value = [item async for item in _bounded_async(value, len(calls) + 1)]
+                return self._split(value, calls)
             if len(calls) != 1:
-                return [answer for call in calls for answer in await self.run_async([call])]
-            return [encode(await _settle(self._call_one(callee, calls[0])))]
+                return self._separately([await self.run_async([call]) for call in calls])
+            value = self._call_one(callee, calls[0])
+            if inspect.isawaitable(value):
+                value = await value
+            return streamable(value) or [encode(value)]
         except HandlerExit:
             raise
         except BaseException as error:
-            return self._failed(error, calls)
+            return self.failed(error, calls)
+
+    def _separately(self, each: list[list[Answer] | Streamable]) -> list[Answer]:
+        """The answers of calls that came as a batch for a callable that takes no batches."""
+        answers: list[Answer] = []
+        for one in each:
+            if isinstance(one, Streamable):
+                raise NotEncodable("a generator cannot be the answer to one of several calls in a batch")
+            answers += one
+        return answers
 
     def _call_one(self, callee: Callee, call: HeldCall) -> Any:
         if callee.plain and call.flags & FLAG_WEB:
@@ -213,9 +230,9 @@ class Handler:
         answers = []
         for item, call in zip(value, calls, strict=True):
             try:
-                answers.append(self._failed(item, [call])[0] if isinstance(item, Exception) else encode(item))
+                answers.append(self.failed(item, [call])[0] if isinstance(item, Exception) else encode(item))
             except Exception as error:
-                answers.append(self._failed(error, [call])[0])
+                answers.append(self.failed(error, [call])[0])
         return answers
 
     def _unknown(self, call: HeldCall) -> Answer:
@@ -224,7 +241,7 @@ class Handler:
         text = f"backend {self.backend!r} {what}; its public methods: {names}"
         return 404, KIND_TEXT, b"", text.encode(errors="replace"), ORIGIN_REPLICA
 
-    def _failed(self, error: BaseException, calls: list[HeldCall]) -> list[Answer]:
+    def failed(self, error: BaseException, calls: list[HeldCall]) -> list[Answer]:
         """The same answer for all *calls* but for the request id; the traceback goes to the log."""
         if isinstance(error, asyncio.CancelledError):
             return [(499, KIND_TEXT, b"", b"cancelled", ORIGIN_REPLICA)] * len(calls)
@@ -249,6 +266,13 @@ class Handler:
         if isinstance(error, SystemExit):
             raise HandlerExit(what, answers) from None
         return answers
+
+    def broke_off(self, error: BaseException, call: HeldCall) -> None:
+        """A generator raised when part of its answer had left: all that is left to do is to log it."""
+        if isinstance(error, asyncio.CancelledError):
+            return
+        text = "backend %r failed in the middle of streaming the answer to request %s, which breaks off:\n%s"
+        log.error(text, self.backend, _request_id(call), user_traceback(error).rstrip())
 
 
 class _Malformed(Exception):
@@ -278,43 +302,17 @@ def _request_id(call: HeldCall) -> str:
     return call.id.hex()
 
 
-# --- asynchronous results ---------------------------------------------------------------------------------------------
-
-
-async def _settle(value: Any) -> Any:
-    """What an asynchronous callable gave: its result, or the chunks of its generator."""
-    if type(value) is types.AsyncGeneratorType:
-        return await _collect_async(value)
-    if inspect.isawaitable(value):
-        value = await value
-        if type(value) is types.AsyncGeneratorType:
-            return await _collect_async(value)
-    if type(value) is types.GeneratorType:
-        return await asyncio.to_thread(lambda: _joined(list(value)))
-    return value
-
-
-async def _collect_async(chunks: types.AsyncGeneratorType[Any, None]) -> Any:
-    parts: list[Any] = []
-    size = 0
-    try:
-        async for chunk in chunks:
-            size += len(chunk_bytes(chunk)[0])
-            if size > MAX_COLLECTED_BYTES:
-                raise NotEncodable(f"the handler's generator made more than {MAX_COLLECTED_BYTES} bytes")
-            parts.append(chunk)
-    finally:
-        await chunks.aclose()
-    return _joined(parts)
-
-
-def _joined(parts: list[Any]) -> Any:
-    if not parts:
-        return None
-    content = b"".join([chunk_bytes(part)[0] for part in parts])
-    return content.decode() if isinstance(parts[0], str) else content
-
-
 def _bounded(values: Iterator[Any], limit: int) -> Iterator[Any]:
     for value, _ in zip(values, range(limit), strict=False):
         yield value
+
+
+async def _bounded_async(values: AsyncGenerator[Any, None], limit: int) -> AsyncGenerator[Any, None]:
+    try:
+        async for value in values:
+            yield value
+            limit -= 1
+            if not limit:
+                return
+    finally:
+        await values.aclose()

@@ -24,11 +24,15 @@ class Pace:
     seconds that a run takes, and a call's share of it; 0 before the first.
     """
 
-    __slots__ = ("_accepts_batch", "_asynchronous", "_derived_for_s", "batch", "call_s", "config", "run_s", "threads")
+    __slots__ = (
+        "_accepts_batch", "_asynchronous", "_derived_for_s", "_mixed", "batch", "call_s", "config", "run_s", "threads",
+    )  # fmt: skip
 
-    def __init__(self, config: BackendConfig, *, accepts_batch: bool, asynchronous: bool) -> None:
+    def __init__(self, config: BackendConfig, *, accepts_batch: bool, asynchronous: bool, mixed: bool = False) -> None:
+        """*asynchronous*: the main callable is; *mixed*: other methods are of the other kind."""
         self._accepts_batch = accepts_batch
         self._asynchronous = asynchronous
+        self._mixed = mixed
         self._derived_for_s = 0.0
         self.run_s = 0.0
         self.call_s = 0.0
@@ -39,7 +43,8 @@ class Pace:
         self.config = config
         self.batch = (config.max_batch_size or 1) if self._accepts_batch else 1
         limit = config.max_concurrent_queries
-        self.threads = 1 if limit is None or self._asynchronous else min(MAX_THREADS, -(-limit // self.batch))
+        threaded = self._mixed or not self._asynchronous
+        self.threads = 1 if limit is None or not threaded else min(MAX_THREADS, -(-limit // self.batch))
 
     def learn(self, run_s: float, calls: int) -> None:
         """A run of *calls* calls took *run_s* seconds."""
@@ -58,7 +63,7 @@ class Pace:
     def capacity(self) -> int:
         """How many calls to hold at a time, over all routers together."""
         self._derived_for_s = self.call_s
-        if self.config.max_concurrent_queries is None and self._asynchronous:
+        if self.config.max_concurrent_queries is None and (self._asynchronous or self._mixed):
             return max(ASYNC_DEFAULT, 2 * self.batch)
         return derive_capacity(self.config, self.threads, self.call_s)
 
@@ -66,7 +71,13 @@ class Pace:
         """How many runs the executor should have: those that can run at once, and a few ahead of short ones."""
         if self._asynchronous:
             return -(-capacity // self.batch)
+        if self._mixed:
+            return self.threads  # the averages are of both kinds together
         run_s = self.run_s
         if run_s > LONG_RUN_S:
             return self.threads
         return self.threads + (min(MAX_AHEAD, 1 + int(AHEAD_S / run_s)) if run_s else 1)
+
+    def other_runs(self, capacity: int) -> int:
+        """The same for the methods of the other kind."""
+        return self.threads if self._asynchronous else -(-capacity // self.batch)

@@ -43,16 +43,17 @@ class RecentAnswers:
     def held_bytes(self) -> int:
         return self._bytes
 
-    def put(self, request_id: bytes, answer: Answer) -> None:
-        """Remember *answer*; a second one under the same id replaces nothing (the first was sent)."""
+    def put(self, request_id: bytes, answer: Answer | None) -> None:
+        """Remember *answer*; a second one under the same id replaces nothing (the first was sent).
+
+        None (an answer that was streamed): remember no more than that the request has run."""
         if request_id in self._answers:
             return
-        size = len(answer[2]) + len(answer[3])
-        kept: Answer | None = answer
+        size = 0 if answer is None else len(answer[2]) + len(answer[3])
         if size > self._large:
-            kept, size = None, 0
+            answer, size = None, 0
         size += _OVERHEAD
-        self._answers[request_id] = kept
+        self._answers[request_id] = answer
         self._order.append((request_id, size))
         self._bytes += size
         while len(self._order) > self._max_entries or self._bytes > self._max_bytes:

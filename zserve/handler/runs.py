@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ..channel.outbox import Peer
 from ..wire.messages import Call
+from .flow import Flow
 
 __all__ = ["HeldCall", "Run"]
 
@@ -52,10 +53,15 @@ class Run:
 
     deadline, last_deadline: the tightest and the latest deadline of its calls.  given: when it was handed to the
     executor (0: not yet).  aborted: its coroutine was asked to stop.  started, ended: when the user's code was called
-    and when it was done, seconds of ``time.monotonic`` (the node's clock).
+    and when it was done, seconds of ``time.monotonic`` (the node's clock).  other: it is of the kind (sync or async)
+    that the backend's main callable is not.  flow: of a streamed answer, set by the driver.  streams: its answer has
+    begun (the core's).
     """
 
-    __slots__ = ("_ticket", "aborted", "calls", "deadline", "ended", "given", "last_deadline", "method", "started")
+    __slots__ = (
+        "_ticket", "aborted", "calls", "deadline", "ended", "flow", "given", "last_deadline", "method", "other",
+        "started", "streams",
+    )  # fmt: skip
 
     def __init__(self, calls: list[HeldCall]) -> None:
         first = calls[0]
@@ -70,6 +76,9 @@ class Run:
         self.started = 0.0
         self.ended = 0.0
         self.aborted = False
+        self.other = False
+        self.flow: Flow | None = None
+        self.streams = 0
         self._ticket = [None]
         for call in calls:
             call.run = self

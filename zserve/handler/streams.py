@@ -20,9 +20,9 @@ from ..wire.flow import PIECE
 from ..wire.messages import FLAG_STREAMS
 from .encode import MAX_COLLECTED_BYTES, NotEncodable, Streamable, chunk_bytes, finish_stream
 from .flow import Flow
+from .invoke import Handler, HandlerExit
 
 if TYPE_CHECKING:
-    from .invoke import Handler
     from .runs import Run
 
 __all__ = ["Driver", "StreamBegin", "StreamEnd", "StreamEvent", "StreamPiece"]
@@ -75,6 +75,7 @@ class Driver:
         it failed before its first piece.  Raises nothing but HandlerExit."""
         production = _Production(self._handler, run, value, self._emit)
         try:
+            production.start()
             for item in value.items:
                 if not production.take(item):
                     continue
@@ -99,6 +100,7 @@ class Driver:
         threaded = None if value.asynchronous else _Threaded(value)
         items: AsyncIterator[Any] = value.items if threaded is None else threaded
         try:
+            production.start()
             async for item in items:
                 if production.take(item):
                     while production.pieces:
@@ -141,7 +143,10 @@ class _Production:
             self._collected = []
             return
         run.flow = self.flow
-        if value.eager:
+
+    def start(self) -> None:
+        """Begin before the first item, where that is wanted."""
+        if self._value.eager and self._collected is None:
             self._begin(b"")
 
     def take(self, item: Any) -> bool:
@@ -169,11 +174,11 @@ class _Production:
     def put(self) -> None:
         """Emit the next piece."""
         body = self.pieces.pop()
+        self.flow.sent(len(body))  # first: the client may have taken it before this thread goes on
         if self._begun:
             self._emit(self._run, StreamPiece(body))
         else:
             self._begin(body)
-        self.flow.sent(len(body))
 
     def _begin(self, body: bytes) -> None:
         self._begun = True
@@ -196,6 +201,9 @@ class _Production:
         if not self._begun:
             return self._handler.failed(error, self._run.calls)
         self._handler.broke_off(error, self._run.calls[0])
+        if isinstance(error, SystemExit):
+            what = f"the handler called sys.exit({error.code!r}); its replica ends and is replaced"
+            raise HandlerExit(what, StreamEnd(False)) from None
         return StreamEnd(False)
 
     def close_failed(self, error: BaseException) -> None:

@@ -6,7 +6,9 @@ own view, and a node that finds either different from its own pulls: it sends wh
 the reliable ROUTER/DEALER link.  Two routers pull from each other; everybody else only takes.  A node that joins pulls
 at once.  A pull that changes nothing (a record that is refused here) is repeated ever more rarely.
 
-Only routers are listened to: gateways, workers, replicas and clients have no way to write a record or a view.
+Routers are listened to.  From any other member a router takes only the records that it has asked for, because the
+summary in a pull named something that the router had never seen or had lost: when the last disk with a write is gone,
+the write comes back from whoever still has it in force.  Clients have no way to write a record or a view.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _MEMBER_ROLES = frozenset(("gateway", "router", "worker", "replica"))
 
 
 class _Link:
-    __slots__ = ("info", "interval_s", "pulled_at", "situation", "waiting")
+    __slots__ = ("asked", "info", "interval_s", "pulled_at", "situation", "waiting")
 
     def __init__(self, info: NodeInfo) -> None:
         self.info = info
@@ -45,6 +47,7 @@ class _Link:
         self.interval_s = PULL_EVERY_S
         self.situation: tuple[Any, ...] = ()
         self.waiting: dict[str, bytes] = {}
+        self.asked: frozenset[str] = frozenset()
 
 
 class ConfigSync:
@@ -169,7 +172,8 @@ class ConfigSync:
             self.ignored += 1
             return
         newer, wanted = self.registry.difference(pull.have)
-        want = wanted if link.info.role == "router" else []
+        want = wanted if link.info.role in _MEMBER_ROLES else []
+        link.asked = frozenset(want)
         for message in _in_messages(newer, want):
             out.send(peer, message)
         view = self.membership.own_view() if pull.view else None
@@ -179,13 +183,19 @@ class ConfigSync:
     def on_records(self, peer: Peer, message: Records, out: Outbox, now: float) -> list[Verdict]:
         """Returns what became of each record, in order."""
         link = self._links.get(peer)
-        if link is None or link.info.role != "router":
+        if link is None:
             self.ignored += 1
             return []
+        records = message.records
+        if link.info.role != "router":
+            records = [record for record in records if self.is_router and record.key in link.asked]
+            if not records:
+                self.ignored += 1
+                return []
         wall_ms = self._wall_ms()
         verdicts: list[Verdict] = []
         news: list[Record] = []
-        for record in message.records:
+        for record in records:
             before = self.registry.get(record.key)
             verdict = self.registry.merge(record, wall_ms)
             verdicts.append(verdict)
@@ -193,9 +203,9 @@ class ConfigSync:
                 news.append(record)
                 if verdict.kind == "conflict" and before is not None:
                     news.append(before)  # so that the losing write is known everywhere, not only where it was made
-        if self.is_router:
-            if news:
-                self.publish(news, out)
+        if self.is_router and news:
+            self.publish(news, out)
+        if message.want and link.info.role == "router":
             held = (self.registry.get(key) for key in message.want)
             for answer in _in_messages([record for record in held if record is not None], []):
                 out.send(peer, answer)

@@ -14,7 +14,9 @@ from .service_time import ServiceTimes
 __all__ = ["Pipeline"]
 
 _LEAD_FLOOR_S = 0.0005
-_PARALLEL_MIN_S = 0.0005
+_CLEAR, _CLEAR_S = 1.25, 0.0002
+"""A wait counts as evidence for or against a further slot when it should be this much longer than the links take."""
+_EVIDENCE = 3
 _MAX_WIDTH = 256
 
 
@@ -26,13 +28,14 @@ class Pipeline:
     which to ask again.
     """
 
-    __slots__ = ("_fleet", "_times", "overhead_s", "wait_until", "width")
+    __slots__ = ("_evidence", "_fleet", "_times", "overhead_s", "wait_until", "width")
 
     def __init__(self, fleet: Fleet, times: ServiceTimes) -> None:
         self._fleet = fleet
         self._times = times
         self.overhead_s = 0.0
         self.width = 1
+        self._evidence = 0  # batches in a row that had no slot and yet did not wait
         self.wait_until = NO_DEADLINE
 
     def configure(self, max_batch: int, max_concurrent: int | None) -> None:
@@ -120,18 +123,23 @@ class Pipeline:
         """Overhead from a batch that did not wait; width from one that did not wait although it should, or did."""
         waited = now - batch.sent_at - run_s
         if batch.started == batch.sent_at:
+            if self.width > 1 and waited > 0.5 * run_s + 2.0 * self.overhead_s:
+                self.width -= 1
+                self._evidence = 0
+                return
             overhead = max(0.0, waited)
             if overhead > self.overhead_s:
                 self.overhead_s = min(overhead, 2.0 * self.overhead_s + 0.001)
             else:
                 self.overhead_s += (overhead - self.overhead_s) * 0.1
-            if self.width > 1 and overhead > 0.5 * run_s + 2.0 * self.overhead_s:
-                self.width -= 1
             return
         due = now if batch.started == NO_DEADLINE else batch.started
-        expected = due - batch.sent_at  # what it would have waited, had there been no free slot
-        if expected > max(_PARALLEL_MIN_S, self.overhead_s) and waited < 0.5 * expected:
-            self.width = min(_MAX_WIDTH, self.width + 1)
+        expected = due - batch.sent_at  # what it waits when it has to; when it has not, it waits for the links only
+        if expected > _CLEAR * self.overhead_s + _CLEAR_S:
+            self._evidence = self._evidence + 1 if waited < 0.5 * (expected + self.overhead_s) else 0
+            if self._evidence >= _EVIDENCE:
+                self._evidence = 0
+                self.width = min(_MAX_WIDTH, self.width + 1)
 
     def _plan(self, replica: Replica) -> None:
         """When slots become free there, and how much work it has."""

@@ -60,7 +60,7 @@ class Faults:
                 node.resume_all()
             else:
                 node.resume()
-            if not node.alive and node.name not in self._gone:
+            if node.name not in self._gone and (node.leaving or not node.alive):
                 node.restart()
 
     # --- choosing -----------------------------------------------------------------------------------------------------

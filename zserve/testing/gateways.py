@@ -130,7 +130,6 @@ class SimGateway(SimNode):
                 if ticket.on_answer is not None:
                     ticket.on_answer(ticket)
         if core.leaving and not core.in_flight and self.leaving:
-            self.leaving = False
             self._leave_now()
         if core.shutdown_reason:
             self.leave()

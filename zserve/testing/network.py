@@ -39,6 +39,8 @@ _LAST_RETRY_S = 4.0
 _RESUME_S = 1.0
 """How long after a partition TCP may take to try again."""
 
+_SLOWEST_S = 2.0
+
 
 class Weather:
     """How the network is at the moment.
@@ -412,7 +414,7 @@ class Network:
         if weather.spike and rng.random() < weather.spike:
             delay += weather.spike_s * rng.random()
         if self._slow:
-            delay *= max(self._slow.get(one, 1.0), self._slow.get(other, 1.0))
+            delay = min(_SLOWEST_S, delay * max(self._slow.get(one, 1.0), self._slow.get(other, 1.0)))
         return delay
 
     def _count(self, connection: Connection, way: int, data: Any) -> None:

@@ -44,6 +44,7 @@ class SimNode:
         self.skew_ms = 0
         self.boots = 0
         self.leaving = False
+        self._going = False
         self.hub: SimHub
         self.sync: ConfigSync
 
@@ -52,7 +53,7 @@ class SimNode:
     def start(self) -> None:
         """Start a process: a new boot nonce, a monotonic clock of its own, nothing remembered but what is on disk."""
         self.boots += 1
-        self.leaving = False
+        self.leaving = self._going = False
         info = NodeInfo(self._node_id(), self.rng.randbytes(8), self.role, self.name, host=self.host)
         offset_s = 1000.0 * self.rng.random()
         self.hub = self._build(info, offset_s)
@@ -120,7 +121,9 @@ class SimNode:
 
     def _leave_now(self) -> None:
         """Drained: the last answers leave with this turn, GOODBYE behind them."""
-        self.fabric.clock.after(_LAST_WORDS_S, self._gone, self.hub)
+        if not self._going:
+            self._going = True
+            self.fabric.clock.after(_LAST_WORDS_S, self._gone, self.hub)
 
     def _gone(self, hub: SimHub) -> None:
         if hub.alive and hub is self.hub:
@@ -246,7 +249,6 @@ class SimRouter(SimNode):
             self._saved = self.registry.generation
             self.disk.records = {record.key: record for record in self.registry.records()}
         if self.leaving and self.core.drained:
-            self.leaving = False
             self._leave_now()
         if self.core.shutdown_reason:
             self.leave()

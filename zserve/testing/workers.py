@@ -73,7 +73,6 @@ class SimWorker(SimNode):
         if core.shutdown_reason:
             self.leave()
         if self.leaving and core.drained:
-            self.leaving = False
             self._leave_now()
 
     def _start(self, action: Start) -> None:
