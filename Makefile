@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types check bench-core clean
+.PHONY: help serve test lint types check bench-core lab clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ check: lint types test  ## lint, types and test
 
 bench-core: $(DEV)  ## how fast the cores decide, without any network
 	$(RUN) -m benchmarks.core
+
+lab: $(DEV)  ## several hosts as network namespaces: cut cables, partition, heal (needs root on Linux, else skipped)
+	@$(RUN) -m tools.lab
 
 clean:  ## remove .venv and everything else that was made here
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,7 +8,7 @@ from .targets import judge
 
 __all__ = ["markdown"]
 
-OURS = ("zserve", "zserve-apart")
+OURS = ("zserve", "zserve-together", "zserve-apart")
 
 
 def markdown(results: Results) -> str:

@@ -77,7 +77,7 @@ class Results:
             "format": 1,
             "made": self.made,
             "machine": self.machine,
-            "settings": self.settings._asdict(),
+            "settings": {**self.settings._asdict(), "cases": list(self.settings.cases)},
             "versions": self.versions,
             "not_run": self.failures,
             "interrupted": self.interrupted,

@@ -20,6 +20,7 @@ from .errors import NotRun
 __all__ = ["Probe", "Site"]
 
 STOP_S = 10.0
+ORPHANS_S = 1.0
 _MODEL = Path(__file__).with_name("model.py")
 
 
@@ -121,8 +122,9 @@ class Site:
                 self.first_answer_s = time.perf_counter() - self.launched_s
                 return
             ended = [process.returncode for process in self._spawned if process.poll() is not None]
-            if len(ended) == len(self._spawned):
-                raise NotRun(f"ended with status {ended[0]} before it answered: {self.log_tail()}")
+            failed = [status for status in ended if status]
+            if failed or len(ended) == len(self._spawned):
+                raise NotRun(f"ended with status {(failed or ended)[0]} before it answered: {self.log_tail()}")
             if time.monotonic() > end:
                 raise NotRun(f"not ready within {timeout_s:.0f} s ({wrong}): {self.log_tail()}")
             time.sleep(0.005)
@@ -153,13 +155,17 @@ class Site:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop(self) -> None:
-        """Ask all to end, last started first; kill what is still there after ten seconds."""
+        """Ask all that was spawned to end, last first.  What is still there ten seconds later, or one second after the
+        last of them has ended, is killed."""
         self.processes()
         for process in reversed(self._spawned):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         end = time.monotonic() + STOP_S
+        orphaned = False
         while self._alive() and time.monotonic() < end:
+            if not orphaned and all(process.returncode is not None for process in self._spawned):
+                orphaned, end = True, min(end, time.monotonic() + ORPHANS_S)
             time.sleep(0.02)
         for pid in self._alive():
             try:

@@ -35,6 +35,7 @@ TARGETS = (
     Target("echo", _c(64), "zserve-apart", "uvicorn", 0.75),
     Target("echo", _c(256), "zserve-apart", "mosec", 2.6),
     Target("echo", _c(1), "zserve", "mosec", 1.5, "p50_ms", at_most=True),
+    Target("echo", _c(1), "zserve-together", "mosec", 1.5, "p50_ms", at_most=True),
     Target("echo", _c(1), "zserve-apart", "mosec", 2.2, "p50_ms", at_most=True),
     Target("echo", _c(64), "zserve-apart", "mosec", 0.6, "cpu_s", at_most=True),
     *(Target("batch", _c(count), "zserve", "bare loop", 0.97) for count in (64, 256)),

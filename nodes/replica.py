@@ -48,9 +48,11 @@ log = logging.getLogger("zserve.replica")
 ORPHAN_DRAIN_S = 2.0
 """How long a replica whose parent died finishes what it runs."""
 EXIT_DRAIN_S = 2.0
-EXIT_LIMIT_S = 1.5
+CLOSE_LIMIT_S = 1.0
+"""``close()`` of the user's instance may take this long beyond the time for finishing what runs."""
+EXIT_LIMIT_S = 0.8
 """Python's own way out (threads of the user's, atexit, destructors) may take this long, then the process just ends.
-Less than the margin that a worker node leaves before it kills."""
+Both together are less than the margin that a worker node leaves before it kills."""
 SWITCH_INTERVAL_S = 0.001
 """How long a thread that computes keeps the interpreter lock while the event loop wants it.  With Python's 5 ms, every
 wake-up of the loop during a handler's pure-Python work waits that long, and there are several in a request's way; at
@@ -89,12 +91,14 @@ class ReplicaSpec(msgspec.Struct, kw_only=True):
 def main() -> NoReturn:
     """Run the replica that standard input describes; does not return."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["ZSERVE_REPLICA"] = "1"  # so that an init() in user code is told where it is
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         parent, spec = _read_spec()
     except (ServeError, TypeError, ValueError) as error:
         print(f"zserve replica: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    os.environ["ZSERVE_REPLICA_ROUTERS"] = "\n".join(spec.routers)  # where the handles of user code find the fabric
     configure(spec.log_level, name=f"{spec.backend}#{spec.index}", terminal=False if spec.log_json else None)
     reporter = _Reporter(spec.status_fd)
 
@@ -236,6 +240,8 @@ class _Replica:
         from zserve.registry.sync import ConfigSync
         from zserve.wire.messages import NodeInfo
 
+        from .health import HealthChecks
+
         spec = self._spec
         info = NodeInfo(
             bytes.fromhex(spec.node),
@@ -254,12 +260,13 @@ class _Replica:
             self._config,
             accepts_batch=handler.accepts_batch,
             asynchronous=handler.asynchronous,
+            is_other=handler.is_other if handler.mixed else None,
             stuck_after_s=spec.stuck_after_s,
             sync=ConfigSync(info, lambda: time.time_ns() // 1_000_000),
         )
         self._executor = executor = Executor(handler, self._loop, self._on_done, self._on_exit, threads=core.threads)
         self._threads = core.threads
-        if handler.asynchronous:
+        if handler.asynchronous and not handler.mixed:
             self._adopted.put(handler.warm)
         else:
             self._adopted.put(executor.adopt())
@@ -273,8 +280,12 @@ class _Replica:
         )
         hub.start()
         self._reporter.tell("ready", pid=os.getpid(), cpu_s=round(time.process_time(), 4))
+        if handler.checks_health:
+            self._health = HealthChecks(handler, executor, self._loop, core, self._on_exit)
+            self._health.start()
         await self._stop.wait()
         await self._finish()
+        await self._close_instance()
         await hub.stop("replica stopped")
         executor.close()
 
@@ -284,6 +295,10 @@ class _Replica:
         if core.runs:
             runs, core.runs = core.runs, []
             self._executor.submit(runs)
+        if core.streams.consumed:
+            consumed, core.streams.consumed = core.streams.consumed, []
+            for run, total in consumed:
+                self._executor.consumed(run, total)
         if core.aborts:
             aborts, core.aborts = core.aborts, []
             for run in aborts:
@@ -306,6 +321,27 @@ class _Replica:
             self._handler.reconfigure(user_config)
         except BaseException as error:
             log.error("%s", error)
+
+    async def _close_instance(self) -> None:
+        """``close()`` and ``__del__`` of the user's instance, in its thread, behind what that is still busy with."""
+        import asyncio
+
+        if not self._handler.is_class:
+            return
+        closed = asyncio.Event()
+
+        def close() -> None:
+            try:
+                self._handler.close()
+            finally:
+                self._tell_loop(closed.set)
+
+        self._executor.call(close)
+        limit_s = max(0.0, self._finish_by - time.monotonic()) + CLOSE_LIMIT_S
+        try:
+            await asyncio.wait_for(closed.wait(), limit_s)
+        except TimeoutError:
+            log.warning("close() of backend %r has not come to its end in %.1f s", self._spec.backend, limit_s)
 
     def _on_done(self, ended: list[Done]) -> None:
         self._core.finished(ended, time.monotonic())
@@ -345,7 +381,7 @@ class _Replica:
             except OSError:
                 break
         self._tell_loop(self._on_orphaned)
-        time.sleep(ORPHAN_DRAIN_S + EXIT_LIMIT_S)
+        time.sleep(ORPHAN_DRAIN_S + CLOSE_LIMIT_S + EXIT_LIMIT_S)
         os._exit(1)
 
     async def _finish(self) -> None:
@@ -359,6 +395,7 @@ class _Replica:
             self._reporter.tell("draining")
         self._hub.poke()
         limit = core.config.graceful_shutdown_timeout if self._drain_s is None else self._drain_s
+        self._finish_by = time.monotonic() + limit
         self._wake_if_drained()
         try:
             await asyncio.wait_for(self._drained.wait(), limit)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .control.api import delete_backend as delete_backend
     from .control.api import delete_endpoint as delete_endpoint
     from .control.api import get_backend_config as get_backend_config
+    from .control.api import get_handle as get_handle
     from .control.api import init as init
     from .control.api import link as link
     from .control.api import list_backends as list_backends
@@ -43,11 +44,20 @@ if TYPE_CHECKING:
     from .control.decorators import route as route
     from .errors import ApplicationError as ApplicationError
     from .errors import ConflictError as ConflictError
+    from .errors import DeadlineExceeded as DeadlineExceeded
     from .errors import FabricUnreachable as FabricUnreachable
+    from .errors import NoSuchEndpoint as NoSuchEndpoint
+    from .errors import NoSuchMethod as NoSuchMethod
     from .errors import NotInitialized as NotInitialized
+    from .errors import Overloaded as Overloaded
     from .errors import PortInUse as PortInUse
+    from .errors import RemoteError as RemoteError
+    from .errors import ReplicaDied as ReplicaDied
     from .errors import ServeError as ServeError
     from .errors import ServeWarning as ServeWarning
+    from .handles.answer import ServeAnswer as ServeAnswer
+    from .handles.handle import ServeHandle as ServeHandle
+    from .handles.named import register_type as register_type
 
 __version__ = "0.1.0"
 
@@ -59,6 +69,7 @@ _HOMES = {
         "delete_backend",
         "delete_endpoint",
         "get_backend_config",
+        "get_handle",
         "init",
         "link",
         "list_backends",
@@ -77,12 +88,21 @@ _HOMES = {
     "errors": (
         "ApplicationError",
         "ConflictError",
+        "DeadlineExceeded",
         "FabricUnreachable",
+        "NoSuchEndpoint",
+        "NoSuchMethod",
         "NotInitialized",
+        "Overloaded",
         "PortInUse",
+        "RemoteError",
+        "ReplicaDied",
         "ServeError",
         "ServeWarning",
     ),
+    "handles.answer": ("ServeAnswer",),
+    "handles.handle": ("ServeHandle",),
+    "handles.named": ("register_type",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

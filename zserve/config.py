@@ -25,6 +25,8 @@ class BackendConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     resources: labels and amounts that a worker node must have free to hold a replica.
     user_config: given to the instance's ``reconfigure(config)``.
     graceful_shutdown_timeout: seconds that a replica may take to finish what it runs when it is stopped.
+    health_check_period: seconds between two calls of the instance's ``check_health()``, if it has one.
+    health_check_timeout: seconds that one such call may take before the replica is replaced.
     """
 
     num_replicas: int = 1
@@ -37,6 +39,8 @@ class BackendConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     resources: dict[str, float] = {}
     user_config: Any = None
     graceful_shutdown_timeout: float = 20.0
+    health_check_period: float = 10.0
+    health_check_timeout: float = 30.0
 
 
 _LIMITS: dict[str, tuple[float, float]] = {
@@ -47,6 +51,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_queued_requests": (0, 100_000_000),
     "slo_ms": (0.001, 86_400_000.0),
     "graceful_shutdown_timeout": (0.0, 86_400.0),
+    "health_check_period": (0.05, 86_400.0),
+    "health_check_timeout": (0.05, 86_400.0),
 }
 
 

@@ -136,10 +136,24 @@ class Apart(_Zserve):
         site.spawn([site.python, "join.py", address], here)
 
 
+class Together(_Zserve):
+    name = "zserve-together"
+    title = "zserve node: gateway and router in one process, worker in another"
+
+    def start(self, site: Site) -> None:
+        node = [site.python, "-m", "zserve", "node"]
+        address = f"ipc://{site.folder}/router"
+        here = {"ZSERVE_RUN_DIR": _run_directory(site)}
+        site.spawn([*node, "--role", "gateway", "--role", "router", "--bind", address, "--http", site.host], here)
+        site.spawn([*node, "--role", "worker", "--join", address, "--app-dir", site.folder], here)
+        (site.folder / "join.py").write_text(_JOIN)
+        site.spawn([site.python, "join.py", address], here)
+
+
 def _run_directory(site: Site) -> str:
     folder = site.folder / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
     return str(folder)
 
 
-SYSTEMS: tuple[System, ...] = (Run(), Apart())
+SYSTEMS: tuple[System, ...] = (Run(), Apart(), Together())

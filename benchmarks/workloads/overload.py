@@ -31,6 +31,7 @@ class Overload(Workload):
     systems = ("zserve", "zserve-apart", "mosec", "mosec-tuned", "litserve", "bentoml", "ray", "ray-fast")
     probes = (PROBE,)
     headline = "in_time"
+    needs_wrk = False
     figures = (
         "in_time", "of_capacity", "p50_ms", "p99_ms", "late", "refused", "expired", "lost", "cpu_s", "lag_p99_ms",
         "generator_cpu", "elsewhere",
@@ -46,6 +47,10 @@ class Overload(Workload):
         doubling = Case("2x, then the cost doubles", partial(self._measure, 2.0, True))
         return [Launch(cases), Launch([doubling])]
 
+    def warm_up(self, site: Site, system: System) -> None:
+        """What it can answer easily, for a second; in the smoke form half of that."""
+        offer(self._plan(0.5, 0.5 if self.settings.quick else 1.0, site, system))
+
     def notes(self) -> Sequence[str]:
         return [
             f"Capacity, the bare loop's rate when the run began: {self.capacity:,.0f}/s.",
@@ -53,27 +58,24 @@ class Overload(Workload):
             "Where the cost doubles, only the second half counts as answered in time, of half the capacity.",
         ]
 
+    def _plan(self, factor: float, seconds: float, site: Site, system: System) -> Plan:
+        probe = system.probe(PROBE)
+        requests = Stream(
+            name="requests",
+            path=system.with_deadline(probe.path, DEADLINE_MS),
+            body=probe.body.decode(),
+            rate=factor * self.capacity,
+            deadline_ms=DEADLINE_MS,
+        )
+        return Plan(
+            host="127.0.0.1", port=site.port, seconds=seconds, seed=7, patience_s=PATIENCE_S, streams=[requests]
+        )
+
     def _measure(self, factor: float, doubling: bool, site: Site, system: System) -> Found:
         seconds = max(2.0, 2.0 * self.settings.seconds) if doubling else max(1.0, self.settings.seconds)
-        probe = system.probe(PROBE)
-        plan = Plan(
-            host="127.0.0.1",
-            port=site.port,
-            seconds=seconds,
-            seed=7,
-            patience_s=PATIENCE_S,
-            streams=[
-                Stream(
-                    name="requests",
-                    path=system.with_deadline(probe.path, DEADLINE_MS),
-                    body=probe.body.decode(),
-                    rate=factor * self.capacity,
-                    deadline_ms=DEADLINE_MS,
-                )
-            ],
-            touch=str(site.doubled) if doubling else "",
-            touch_at_s=seconds / 2.0,
-        )
+        plan = self._plan(factor, seconds, site, system)
+        if doubling:
+            plan.touch, plan.touch_at_s = str(site.doubled), seconds / 2.0
         with Meter(site) as meter:
             found = offer(plan)
         outcome = found.streams["requests"]

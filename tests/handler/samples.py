@@ -8,6 +8,9 @@ from typing import Any
 import msgspec
 
 from zserve.handler.runs import HeldCall, Run
+from zserve.handles.kinds import KIND_VALUE
+from zserve.handles.values import unpack
+from zserve.http.answers import Answer
 from zserve.http.head import RequestHead, encode_head
 from zserve.wire.messages import FLAG_WEB, Call
 
@@ -37,6 +40,13 @@ def held(
 
 def run_of(*calls: HeldCall) -> Run:
     return Run(list(calls) or [held()])
+
+
+def value_of(answer: Answer) -> Any:
+    """What a call through a handle returned."""
+    status, kind, head, body, _ = answer
+    assert (status, kind) == (200, KIND_VALUE), answer
+    return unpack(head, body)
 
 
 class Counter:

@@ -9,14 +9,16 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import orjson
 import pytest
 
 import zserve.context
 from zserve.handler.executor import Done, Executor
 from zserve.handler.invoke import Handler
 from zserve.handler.runs import Run
+from zserve.handles.kinds import KIND_VALUE
 
-from .samples import held, run_of
+from .samples import held, run_of, value_of
 
 
 class Bridge:
@@ -42,7 +44,13 @@ class Bridge:
         while len(self.ended) < count:
             self._news.clear()
             await asyncio.wait_for(self._news.wait(), 10)
-        return [None if answers is None else answers[0][3].decode() for _, answers in self.ended]
+        return [None if answers is None else text_of(answers[0]) for _, answers in self.ended]
+
+
+def text_of(answer: Any) -> str:
+    if answer[1] == KIND_VALUE:
+        return str(orjson.dumps(value_of(answer)), "utf-8")
+    return str(answer[3], "utf-8")
 
 
 def on_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:

@@ -13,10 +13,12 @@ import werkzeug
 from werkzeug.exceptions import abort
 
 from zserve.errors import ApplicationError
+from zserve.handler.encode import Streamable
 from zserve.handler.invoke import Handler, HandlerExit
-from zserve.http.answers import KIND_BYTES, KIND_EMPTY, KIND_JSON, KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA, Answer
+from zserve.handles.kinds import KIND_FAULT
+from zserve.http.answers import KIND_JSON, KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA, Answer
 
-from .samples import Counter, held
+from .samples import Counter, held, value_of
 
 
 def answer_of(target: Callable[..., Any], *args: Any, **options: Any) -> Answer:
@@ -81,15 +83,15 @@ def test_handle_keywords() -> None:
     def add(request: Any, a: int, b: int = 10) -> int:
         return a + b
 
-    assert text_of(answer_of(add, web=False, kwargs={"a": 1})) == "11"
+    assert value_of(answer_of(add, web=False, kwargs={"a": 1})) == 11
     answer = answer_of(add, web=False, kwargs={"a": 1, "c": 2})
-    assert answer[0] == 500
+    assert (answer[0], answer[1]) == (500, KIND_FAULT)
 
 
 def test_class_instances_and_methods() -> None:
     handler = Handler(Counter, "b", (10,))
     assert handler.run([held()])[0][3] == b"11"
-    assert handler.run([held(method="add", web=False, kwargs={"by": 5})])[0][3] == b"16"
+    assert value_of(handler.run([held(method="add", web=False, kwargs={"by": 5})])[0]) == 16
     assert handler.run([held(method="kind")])[0][3] == b"Counter"
     assert handler.run([held(method="fixed")])[0][3] == b"fixed"
     assert handler.callees.public() == ["add", "attribute_that_can_be_called", "fixed", "kind", "later"]
@@ -176,7 +178,8 @@ def test_reconfigure() -> None:
     assert handler.run([held()])[0][3] == b'{"a":1}'
     with pytest.raises(ApplicationError, match="bad config"):
         handler.reconfigure("bad")
-    Handler(Counter, "b").reconfigure({"ignored": True})
+    with pytest.raises(ApplicationError, match=r"Counter has no reconfigure\(config\) to take it"):
+        Handler(Counter, "b").reconfigure({"ignored": True})
 
 
 # --- what it does -----------------------------------------------------------------------------------------------------
@@ -265,7 +268,8 @@ def test_batch_keywords_are_aligned_with_their_requests() -> None:
         return [[number, extra and extra[index]] for index, number in enumerate(n)]
 
     calls = [held(params={"n": 1}), held(web=False, kwargs={"n": 2, "extra": "x"}), held(params={"n": 3})]
-    assert [answer[3] for answer in Handler(pairs, "b").run(calls)] == [b"[1,null]", b'[2,"x"]', b"[3,null]"]
+    first, second, third = Handler(pairs, "b").run(calls)
+    assert (first[3], value_of(second), third[3]) == (b"[1,null]", [2, "x"], b"[3,null]")
 
 
 def test_batch_of_a_class_and_of_a_method() -> None:
@@ -366,30 +370,6 @@ def test_coroutine_functions(logged: pytest.LogCaptureFixture) -> None:
     assert run_async(Counter, held(method="later"))[0][3] == b"later"
 
 
-def test_async_generators() -> None:
-    async def chunks() -> AsyncIterator[Any]:
-        yield "a"
-        yield "ü"
-
-    async def nothing() -> AsyncIterator[Any]:
-        return
-        yield
-
-    async def raw() -> AsyncIterator[Any]:
-        yield b"\xff"
-
-    assert run_async(chunks)[0][:4] == (200, KIND_TEXT, b"", "aü".encode())
-    assert run_async(nothing)[0][1] == KIND_EMPTY
-    assert run_async(raw)[0][:4] == (200, KIND_BYTES, b"", b"\xff")
-
-
-def test_a_coroutine_that_returns_a_generator() -> None:
-    async def later() -> Any:
-        return (part for part in ("a", "b"))
-
-    assert run_async(later)[0][3] == b"ab"
-
-
 def test_async_batch() -> None:
     async def both(requests: list[Any]) -> list[Any]:
         return [1, ValueError()]
@@ -415,21 +395,43 @@ def test_cancelled_coroutines_answer_499() -> None:
     assert asyncio.run(main())[0] == 499
 
 
-def test_a_plain_function_may_return_a_coroutine_or_an_async_generator() -> None:
+def test_a_plain_function_may_return_a_coroutine() -> None:
     async def inner() -> str:
         await asyncio.sleep(0)
         return "inner"
 
-    async def parts() -> AsyncIterator[str]:
-        yield "x"
-
-    async def main() -> list[Answer]:
+    async def main() -> Any:
         loop = asyncio.get_running_loop()
-        first = await asyncio.to_thread(Handler(lambda: inner(), "b", loop=loop).run, [held()])
-        second = await asyncio.to_thread(Handler(lambda: parts(), "b", loop=loop).run, [held()])
-        return first + second
+        return await asyncio.to_thread(Handler(lambda: inner(), "b", loop=loop).run, [held()])
 
-    assert [answer[3] for answer in asyncio.run(main())] == [b"inner", b"x"]
+    assert asyncio.run(main())[0][3] == b"inner"
+
+
+def test_what_is_produced_item_by_item_is_not_encoded_yet() -> None:
+    async def later() -> Any:
+        return iter(("a",))
+
+    async def items() -> AsyncIterator[str]:
+        yield "a"
+
+    for target, asynchronous in ((later, False), (items, True)):
+        value = asyncio.run(Handler(target, "b").run_async([held()]))
+        assert isinstance(value, Streamable)
+        assert value.asynchronous == asynchronous
+
+
+def test_hooks_are_no_methods_for_clients() -> None:
+    class Hooked:
+        def __call__(self) -> str:
+            return "x"
+
+        def close(self) -> None:
+            raise AssertionError("a client has closed the backend")
+
+        check_health = reconfigure = close
+
+    assert Handler(Hooked, "b").callees.public() == []
+    assert Handler(Hooked, "b").run([held(method="close")])[0][0] == 404
 
 
 def test_origin_and_kind_of_plain_answers() -> None:

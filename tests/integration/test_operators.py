@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import httpx
 import pytest
 
 from .fabric import Fabric, eventually
+from .load import Load
 
 pytestmark = pytest.mark.integration
 
@@ -93,8 +97,8 @@ def test_deploy_shows_applies_waits_and_does_nothing_the_second_time(shop: Fabri
     assert changed.returncode == 0, changed.stderr
     (change,) = json.loads(changed.stdout)["changes"]
     assert change["fields"] == [
-        {"field": "traffic.old", "before": 1.0, "after": 0.0},
         {"field": "traffic.new", "before": 0.0, "after": 1.0},
+        {"field": "traffic.old", "before": 1.0, "after": 0.0},
     ]
     assert replies(shop) == ["new", "new"]
 
@@ -127,8 +131,8 @@ def test_deploy_takes_back_what_does_not_start(shop: Fabric) -> None:
     assert after["endpoint/shop"]["revision"] == 1, "traffic was never touched"
     assert replies(shop) == ["old", "old"]
 
-    slow = deploy(shop, SHOP.replace("num_replicas = 2", "num_replicas = 3") + "[backends.x]\ncode='app_shop:NoModel'\n",
-                  "--yes", "--timeout", "0.0")  # fmt: skip
+    late = SHOP.replace("num_replicas = 2", "num_replicas = 3") + "[backends.x]\ncode='app_shop:NoModel'\n"
+    slow = deploy(shop, late, "--yes", "--timeout", "0")
     assert slow.returncode in (1, 3)
     assert "x" not in shop.call("list_backends")
     assert shop.call("get_backend_config", name="new")["num_replicas"] == 2
@@ -156,27 +160,26 @@ def test_status_adds_up_what_both_routers_counted(shop: Fabric) -> None:
     shop.serve("batched", "app_shop:batched", batchable=True, config={"max_batch_size": 8})
     for gateway in shop.gateways:
         for _ in range(30):
-            assert httpx.get(gateway.http + "/fails").status_code == 500
             assert httpx.get(gateway.http + "/batched").text == "1"
+    with Load([gateway.http for gateway in shop.gateways], "/fails") as load:  # many at once: both routers get some
+        load.wait_for(200)
+    assert set(load.answers) == {500}
     found = status(shop)
     assert [router["answers"] for router in found["routers"]] == [True, True]
     assert all(router["requests"] > 0 for router in found["routers"]), "else there is nothing to add up"
     counters = found["backends"]["fails"]["counters"]
-    assert (counters["completed"], counters["errors"]) == (60, 60)
+    assert counters["completed"] == counters["errors"] == load.count
     assert found["backends"]["batched"]["counters"]["errors"] == 0
     assert found["versions"]["endpoint/fails"] == 1
     assert found["disagree"] == []
     assert [hint.split()[0] for hint in found["hints"]] == ["batched"]
-    assert found == status(shop, "--address", shop.gateways[0].http) | {"address": found["address"]} or (
-        found["backends"]["fails"] == status(shop, "--address", shop.gateways[0].http)["backends"]["fails"]
-    )
+    by_url = status(shop, "--address", shop.gateways[0].http)
+    assert by_url["backends"]["fails"]["counters"]["errors"] == load.count
     text = zserve("status", fabric=shop).stdout
     assert "hint: batched takes batches, but none of 60 requests shared one" in text
 
 
 def test_status_marks_a_router_that_does_not_answer(shop: Fabric) -> None:
-    import signal
-
     silent = shop.routers[0]
     os.kill(silent.process.pid, signal.SIGSTOP)
     try:
@@ -212,11 +215,12 @@ def test_any_node_will_do(shop: Fabric) -> None:
 
 
 def test_a_write_in_between_stops_a_deploy(shop: Fabric, tmp_path: Path) -> None:
-    from zserve.control.client import ControlClient
-    from zserve.errors import ConflictError
     from zserve.nodes.deploy import apply_plan
     from zserve.nodes.deploy_file import read_deploy_file
     from zserve.nodes.deploy_plan import CodeFacts, make_plan
+
+    from zserve.control.client import ControlClient
+    from zserve.errors import ConflictError
 
     assert deploy(shop, SHOP, "--yes").returncode == 0
     file = tmp_path / "app.toml"
@@ -243,3 +247,33 @@ def test_a_write_in_between_stops_a_deploy(shop: Fabric, tmp_path: Path) -> None
             apply_plan(client, plan, timeout_s=30, say=said.append)
     assert "written: backend new; not written: endpoint shop" in str(caught.value)
     assert shop.call("list_endpoints")["shop"]["traffic"] == {"old": 0.7, "new": 0.3}
+
+
+POLICY = """
+import sys, urllib.request
+import zserve as serve
+
+kwargs = {"packing_num": 3} if sys.argv[1] == "fixed_packing" else None
+serve.init(http_port=0, queueing_policy=sys.argv[1], policy_kwargs=kwargs)
+for name in "ab":
+    serve.create_backend(name, lambda name=name: name)
+serve.create_endpoint("both", "/both")
+serve.set_traffic("both", {"a": 0.5, "b": 0.5})
+url = next(node["http"] for node in serve.status()["nodes"] if node["role"] == "gateway")
+print("".join(urllib.request.urlopen(url + "/both").read().decode() for _ in range(12)))
+print(serve.status()["endpoints"]["both"]["policy"])
+"""
+
+
+@pytest.mark.parametrize(("policy", "runs"), [("round_robin", {1}), ("fixed_packing", {3})])
+def test_init_names_the_policy_of_endpoints_that_name_none(tmp_path: Path, policy: str, runs: set[int]) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(POLICY)
+    env = {**os.environ, "ZSERVE_RUN_DIR": tempfile.mkdtemp(prefix="zs-")}
+    done = subprocess.run(
+        [sys.executable, str(script), policy], capture_output=True, text=True, timeout=60, check=False, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    drawn, used = done.stdout.split()
+    assert used == policy
+    assert {len(list(group)) for _, group in itertools.groupby(drawn)} == runs, drawn

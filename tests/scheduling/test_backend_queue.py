@@ -247,23 +247,6 @@ def test_the_next_batch_is_sent_ahead_just_before_the_replica_is_free() -> None:
     assert made.dispatch(wakeup) == [], "one ahead, not two"
 
 
-def test_replicas_that_run_batches_side_by_side_are_found_out() -> None:
-    made = queue(R1, credit=1_000_000, max_batch_size=2)
-    now = 0.0
-    running: list[tuple[float, Entry]] = []
-    most = 0
-    for number in range(3000):
-        offer(made, entry(number, now=now), now=now)
-        for dispatch in made.dispatch(now):
-            running += [(now + 0.05, one) for one in dispatch.entries]
-        most = max(most, len(running))
-        now += 0.005
-        for end, one in [run for run in running if run[0] <= now]:
-            running.remove((end, one))
-            made.completed(R1, one.id, now, ok=True, run_s=0.05)
-    assert most >= 10
-
-
 def test_cancel_takes_a_queued_request_out_at_once() -> None:
     made = queue()
     offer(made, entry(1), entry(2, 5.0))

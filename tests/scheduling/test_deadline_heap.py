@@ -264,6 +264,6 @@ class FifoMachine(HeapMachine):
 
 
 TestHeapMachine = HeapMachine.TestCase
-TestHeapMachine.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestHeapMachine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 TestFifoMachine = FifoMachine.TestCase
 TestFifoMachine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)

@@ -111,7 +111,7 @@ def static_credits(window: int, split: tuple[float, ...], requests: int) -> tupl
 
 
 @functools.cache
-def ours(split: tuple[float, ...], requests: int = 12_000, capacity: int = 2) -> tuple[float, float]:
+def ours(split: tuple[float, ...], requests: int = 10_000, capacity: int = 2) -> tuple[float, float]:
     """The real queues and pools, messages and all, over links of 0.25 ms."""
     rng = random.Random(5)
     sim = Simulation()
@@ -135,7 +135,7 @@ def ours(split: tuple[float, ...], requests: int = 12_000, capacity: int = 2) ->
 
 
 def test_the_order_of_the_policies_with_even_routers() -> None:
-    count = 25_000
+    count = 12_000
     chance, choices, scan = (pushed(choose, EVEN, count) for choose in (at_random, two_choices, least))
     mine = ours(EVEN)
     assert chance[1] > 4 * choices[1]  # the slow replicas are overloaded
@@ -145,11 +145,11 @@ def test_the_order_of_the_policies_with_even_routers() -> None:
 
 
 def test_static_credits_strand_work_when_one_router_has_most_of_it() -> None:
-    count = 25_000
+    count = 12_000
     one, two, four = (static_credits(window, SKEWED, count) for window in (1, 2, 4))
     mine = ours(SKEWED)
-    assert one[0] > 1000  # hopeless: seconds, and growing
-    assert two[0] > 300
+    assert one[0] > 500  # hopeless: half a second, and growing
+    assert two[0] > 100
     assert four[1] < 200  # one credit a router at each replica is enough ...
     assert mine[1] < four[1]  # ... and those that follow the demand are better
     assert mine[0] < one[0] / 50
@@ -163,5 +163,5 @@ def test_a_skew_of_the_traffic_hardly_shows() -> None:
 
 @pytest.mark.parametrize("capacity", [1, 4])
 def test_other_windows_bear_the_skew_too(capacity: int) -> None:
-    even, skewed = (ours(split, 4_000, capacity) for split in (EVEN, SKEWED))
+    even, skewed = (ours(split, 1_500, capacity) for split in (EVEN, SKEWED))
     assert skewed[1] <= 1.5 * even[1]

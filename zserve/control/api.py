@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import BackendConfig
+from ..handles.named import register_type
 from .checks import check_name
 from .fabrics import control, init, shutdown
+
+if TYPE_CHECKING:
+    from ..handles.handle import ServeHandle
 
 __all__ = [
     "create_backend",
@@ -15,10 +19,12 @@ __all__ = [
     "delete_backend",
     "delete_endpoint",
     "get_backend_config",
+    "get_handle",
     "init",
     "link",
     "list_backends",
     "list_endpoints",
+    "register_type",
     "set_traffic",
     "shadow_traffic",
     "shutdown",
@@ -201,6 +207,34 @@ def shadow_traffic(endpoint: str, backend: str, proportion: float) -> None:
     >>> serve.shadow_traffic("image classifier", "ResNet50:v3", 0.1)                            # doctest: +SKIP
     """
     control().shadow_traffic(endpoint, backend, proportion)
+
+
+# --- handles ---------------------------------------------------------------------------------------------------------
+
+
+def get_handle(
+    endpoint: str,
+    relative_slo_ms: float | None = None,
+    absolute_slo_ms: float | None = None,
+    missing_ok: bool = False,
+) -> ServeHandle:
+    """A handle, to call *endpoint* from Python without HTTP; from scripts, threads, coroutines and inside of backends.
+
+    relative_slo_ms, absolute_slo_ms: the deadline of each call, in milliseconds from the call or since the epoch; at
+        most one of them.  Without one it is 30 s, or the backend's ``slo_ms``; inside of a backend, what is left of the
+        deadline of the request that it works on.
+    missing_ok: do not ask whether there is such an endpoint.
+
+    Raises KeyError for an unknown endpoint, TypeError and ValueError for bad arguments, NotInitialized before
+    ``init()``.
+
+    >>> import zserve as serve
+    >>> handle = serve.get_handle("simple_endpoint", relative_slo_ms=100)                       # doctest: +SKIP
+    >>> handle.remote({"text": "hi"}).result()                                                  # doctest: +SKIP
+    """
+    from ..handles.handle import get_handle as get
+
+    return get(endpoint, relative_slo_ms, absolute_slo_ms, missing_ok)
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -50,6 +51,9 @@ class _Fabric:
         self.client.close()
         if self.embedded is not None:
             self.embedded.stop()
+        lines = sys.modules.get("zserve.handles.lines")
+        if lines is not None:  # behind the rest: what runs is still answered
+            lines.hang_up(self.address)
 
 
 _lock = threading.RLock()

@@ -251,8 +251,18 @@ class ControlDesk:
         if now >= waiter.deadline:
             wanted = value.config.num_replicas
             where = "" if router.sync.membership.workers() else "; no worker node is linked with this router"
+            where += self._starting(name, now)
             raise ServeError(f"backend {name!r}: {ready} of {wanted} replicas are up after the time given{where}")
         return False
+
+    def _starting(self, name: str, now: float) -> str:
+        """What hangs: a constructor that has not come back."""
+        replicas = self._router.replicas
+        for_s = [replicas.starting_for(status.node, now) for _, status in replicas.statuses() if status.backend == name]
+        longest = max([seconds for seconds in for_s if seconds is not None], default=None)
+        if longest is None:
+            return ""
+        return f"; its code has been starting for {longest:.0f} s (importing it, its constructor, or reconfigure())"
 
     # --- replies ----------------------------------------------------------------------------------------------------
 

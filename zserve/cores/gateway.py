@@ -13,7 +13,10 @@ from ..registry.sync import ConfigSync
 from ..wire.messages import (
     FLAG_IDEMPOTENT,
     NO_BUDGET,
+    STREAM_BROKEN,
     Cancel,
+    Chunk,
+    Consumed,
     Hello,
     Ping,
     Request,
@@ -46,7 +49,7 @@ class GatewayLimits:
 class Flight:
     """A request that has no answer yet; ``token`` is the shell's own handle for it."""
 
-    __slots__ = ("body", "deadline", "head", "message", "opened_at", "router", "sent", "token")
+    __slots__ = ("body", "deadline", "head", "message", "opened_at", "router", "sent", "streams", "token")
 
     def __init__(self, message: Request, head: bytes, body: bytes, deadline: float, token: Any, now: float) -> None:
         self.message = message
@@ -57,10 +60,14 @@ class Flight:
         self.opened_at = now
         self.router: Peer = b""
         self.sent = 0
+        self.streams = 0  # the next Chunk's number, once a streamed answer has begun
 
 
 Answer = tuple[Any, Result, bytes, bytes]
 """(token, result, head, body)"""
+
+Piece = tuple[Any, Chunk, bytes]
+"""(token, chunk, body): how a streamed answer goes on, behind its result."""
 
 
 class _Router:
@@ -76,7 +83,8 @@ class _Router:
 class GatewayCore:
     """Events: :meth:`open`, :meth:`abandon` and those of a node.
 
-    Effects: the outbox, :attr:`answers`, and :attr:`shutdown_reason` once the whole fabric is to end."""
+    Effects: the outbox, :attr:`answers`, :attr:`pieces` of streamed ones (to be taken after those), and
+    :attr:`shutdown_reason` once the whole fabric is to end."""
 
     def __init__(self, sync: ConfigSync, id_prefix: bytes, limits: GatewayLimits | None = None) -> None:
         """*id_prefix*: 8 bytes drawn anew at each start; with a counter behind it, a request id is never used twice."""
@@ -84,6 +92,7 @@ class GatewayCore:
         self.sync = sync
         self.limits = limits or GatewayLimits()
         self.answers: list[Answer] = []
+        self.pieces: list[Piece] = []
         self.leaving = False
         self.shutdown_reason = ""
         self.opened = 0
@@ -93,6 +102,7 @@ class GatewayCore:
         self.refused = 0
         self.resent = 0
         self.late_results = 0
+        self.streamed = 0
         self._prefix = id_prefix
         self._flights: dict[bytes, Flight] = {}
         self._bytes = 0
@@ -152,6 +162,11 @@ class GatewayCore:
             self.abandoned += 1
             self._cancel(flight)
 
+    def consumed(self, flight: Flight, total: int) -> None:
+        """The client has taken *total* of a streamed answer so far, in the units of :mod:`zserve.wire.flow`."""
+        if flight.router and flight.message.id in self._flights:
+            self.out.send(flight.router, Consumed(flight.message.id, total))
+
     def readiness(self) -> tuple[bool, str]:
         """Would a request be served now?  If not, the reason."""
         if self.leaving:
@@ -179,12 +194,17 @@ class GatewayCore:
             "refused": self.refused,
             "resent": self.resent,
             "late_results": self.late_results,
+            "streamed": self.streamed,
             "routers": len(self._routers),
         }
 
     @property
     def in_flight(self) -> int:
         return len(self._flights)
+
+    def open_flights(self) -> list[Flight]:
+        """All requests that have no answer yet."""
+        return list(self._flights.values())
 
     # --- events of a node -------------------------------------------------------------------------------------------
 
@@ -208,7 +228,9 @@ class GatewayCore:
             if flight.router != peer:
                 continue
             flight.router = b""
-            if flight.message.flags & FLAG_IDEMPOTENT:
+            if flight.streams:
+                self._break_off(key, flight)
+            elif flight.message.flags & FLAG_IDEMPOTENT:
                 self._send(key, flight, now)
             else:
                 self._fail(key, 502, "the router that had this request is gone; the request may have run")
@@ -229,6 +251,10 @@ class GatewayCore:
                     router.outstanding -= 1
                 self.answered += 1
                 answers.append((flight.token, message, head, body))
+                if message.streams:
+                    self._goes_on(flight, router)
+            elif kind is Chunk:
+                self._on_chunk(message, body)
             elif kind is Return:
                 self._returned(peer, message, now)
             elif kind is Shutdown:
@@ -244,6 +270,8 @@ class GatewayCore:
     def tick(self, now: float) -> None:
         for key in self._expiry.due(now):
             flight = self._flights[key]
+            if flight.streams:
+                continue  # the deadline was for the beginning
             self.expired += 1
             self._cancel(flight)
             self._fail(key, 504, f"no answer within {flight.deadline - flight.opened_at:.3f} s")
@@ -310,6 +338,34 @@ class GatewayCore:
         if router is not None:
             router.unready = ping.unready
             router.leaving = ping.leaving
+
+    # --- streamed answers -------------------------------------------------------------------------------------------
+
+    def _goes_on(self, flight: Flight, router: _Router | None) -> None:
+        """An answer has begun, and is in flight until its last Chunk; the request's own body is not needed any more."""
+        self._flights[flight.message.id] = flight
+        flight.head = flight.body = b""
+        flight.streams = 1
+        self.streamed += 1
+        if router is not None:
+            router.outstanding += 1
+
+    def _on_chunk(self, message: Chunk, body: bytes) -> None:
+        flight = self._flights.get(message.id)
+        if flight is None or not flight.streams:
+            return  # what was on its way when the client left
+        if message.end:
+            self._take(message.id)
+        elif message.seq != flight.streams:  # a piece is missing: the client must not take the rest for the whole
+            self._cancel(flight)
+            self._break_off(message.id, flight)
+            return
+        flight.streams += 1
+        self.pieces.append((flight.token, message, body))
+
+    def _break_off(self, key: bytes, flight: Flight) -> None:
+        self._take(key)
+        self.pieces.append((flight.token, Chunk(key, 0, STREAM_BROKEN), b""))
 
     def _take(self, key: bytes) -> Flight | None:
         flight = self._flights.pop(key, None)

@@ -74,9 +74,9 @@ class ReplicaCore:
         recent: RecentAnswers | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """*accepts_batch*, *asynchronous*: what the handler is.  *is_other*: of a class with both sync and async methods,
-        whether the method of that name is not of the kind that *asynchronous* says; None where all are alike.  *rng*
-        breaks ties between routers (seeded if None)."""
+        """*accepts_batch*, *asynchronous*: what the handler is.  *is_other*: of a class that mixes sync and async
+        methods, whether the method of that name is not of the kind that *asynchronous* says; None where all are alike.
+        *rng* breaks ties between routers (seeded if None)."""
         self.out = Outbox()
         self.exits: list[str] = []
         self.backend = backend

@@ -24,11 +24,11 @@ class ReplicaStreams:
     """Events: what the executor says of a streaming run, and Consumed.  Effects: the outbox, and :attr:`consumed`,
     which the executor is to be told."""
 
-    def __init__(self, out: Outbox, credits: CreditPool, replies: Replies, recent: RecentAnswers) -> None:
+    def __init__(self, out: Outbox, pool: CreditPool, replies: Replies, recent: RecentAnswers) -> None:
         self.consumed: list[tuple[Run, int]] = []
         self.streamed = 0
         self._out = out
-        self._credits = credits
+        self._credits = pool
         self._replies = replies
         self._recent = recent
 

@@ -19,6 +19,7 @@ class ReplicaTable:
         self._hello: dict[Peer, Hello] = {}
         self._by_backend: dict[str, list[Peer]] = {}
         self._reports: dict[Peer, Report] = {}
+        self._starting: dict[bytes, float] = {}
 
     def add(self, peer: Peer, hello: Hello) -> None:
         self._hello[peer] = hello
@@ -47,9 +48,13 @@ class ReplicaTable:
         """How many replicas of *backend* that run *version* of its code have a link."""
         return sum(self._hello[peer].code == version for peer in self.of(backend))
 
-    def reported(self, worker: Peer, report: Report) -> list[tuple[Peer, str]]:
+    def reported(self, worker: Peer, report: Report, now: float) -> list[tuple[Peer, str]]:
         """Take in what a worker node says; the links of replicas whose process has ended, with how it ended."""
         self._reports[worker] = report
+        before = self._starting
+        self._starting = {
+            status.node: before.get(status.node, now) for _, status in self.statuses() if status.state == "starting"
+        }
         ended = {status.node: status for status in report.replicas if status.state in _ENDED}
         if not ended:
             return []
@@ -59,6 +64,11 @@ class ReplicaTable:
             if status is not None:
                 gone.append((peer, status.reason or status.state))
         return gone
+
+    def starting_for(self, node: bytes, now: float) -> float | None:
+        """Seconds since this router heard that the replica is being constructed; None if it is not."""
+        since = self._starting.get(node)
+        return None if since is None else now - since
 
     def statuses(self) -> Iterable[tuple[Peer, ReplicaStatus]]:
         """(link of the worker node, status) of every replica that a worker node reports."""

@@ -16,11 +16,11 @@ class Replies:
 
     __slots__ = ("_credits", "_out", "_returns", "expired", "held")
 
-    def __init__(self, out: Outbox, credits: CreditPool) -> None:
+    def __init__(self, out: Outbox, pool: CreditPool) -> None:
         self.held: dict[bytes, HeldCall] = {}
         self.expired = 0
         self._out = out
-        self._credits = credits
+        self._credits = pool
         self._returns: dict[Peer, list[bytes]] = {}
 
     def answer(self, call: HeldCall, answer: Answer, queue_us: int, batch_us: int = 0, run_us: int = 0) -> None:

@@ -23,10 +23,13 @@ from ..scheduling.backend_queue import BackendQueue, Entry
 from ..wire.messages import (
     FLAG_DEFAULT_DEADLINE,
     FLAG_IDEMPOTENT,
+    FLAG_STREAMS,
     NO_BUDGET,
     Call,
     Cancel,
+    Chunk,
     Confirmed,
+    Consumed,
     Control,
     Demand,
     Grant,
@@ -40,6 +43,7 @@ from ..wire.messages import (
 )
 from .control import ControlDesk
 from .endpoints import EndpointTable
+from .relays import Relays
 from .replicas import ReplicaTable
 
 __all__ = ["ORIGIN_ROUTER", "RouterCore"]
@@ -80,6 +84,7 @@ class RouterCore:
         self.replicas = ReplicaTable()
         self.endpoints = EndpointTable(sync.registry, rng, self._backlog)
         self.control = ControlDesk(self, wall_ms)
+        self.relays = Relays(self)
         self.default_policy = policy
         self.default_policy_kwargs = dict(policy_kwargs or {})
         self.errors: dict[str, int] = {}  # by backend: answers of 500 and more that its replicas gave
@@ -103,7 +108,7 @@ class RouterCore:
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         role = hello.info.role
         self.sync.link_up(peer, hello, self.out, now)
-        if role == "gateway":
+        if role in ("gateway", "caller"):  # a caller is a gateway without HTTP: the handles of one process
             self._gateways.add(peer)
         elif role == "replica":
             self.replicas.add(peer, hello)
@@ -135,6 +140,10 @@ class RouterCore:
                 self._on_cancel(peer, message, now)
             elif kind is Return:
                 self._on_return(peer, message, now)
+            elif kind is Chunk:
+                self._on_chunk(peer, message, body, now)
+            elif kind is Consumed:
+                self.relays.consumed(peer, message, self._entry(message.id))
             elif kind is Control:
                 self.control.call(peer, message, now)
             elif kind is Report:
@@ -205,7 +214,8 @@ class RouterCore:
         for shadow in endpoint.draw_shadows():
             shadow_queue = self.queues.get(shadow)
             if shadow_queue is not None:
-                copy = msgspec.structs.replace(message, id=self.rng.randbytes(16))
+                flags = message.flags & ~FLAG_STREAMS  # nobody would take the pieces
+                copy = msgspec.structs.replace(message, id=self.rng.randbytes(16), flags=flags)
                 self._offer(shadow_queue, b"", copy, head, body, now)
 
     def _offer(
@@ -241,6 +251,9 @@ class RouterCore:
         if queue is None:
             self.late_results += 1
             return
+        if message.streams:
+            self.relays.begin(peer, message, head, body, self._entry(message.id), now)
+            return
         entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=message.run_us * 1e-6)
         self._touched[queue.name] = queue
         if message.status >= 500:
@@ -252,6 +265,19 @@ class RouterCore:
         if entry.gateway:
             message.queue_us += max(0, int((entry.sent_at - entry.arrived) * 1e6))
             self.out.send(entry.gateway, message, head, body)
+
+    def _on_chunk(self, peer: Peer, message: Chunk, body: bytes, now: float) -> None:
+        queue = self._serving.get(peer)
+        if queue is None:
+            return
+        if self.relays.chunk(peer, queue, message, body, self._entry(message.id), now):
+            del self._entries[message.id]
+        if message.end:
+            self._touched[queue.name] = queue
+
+    def _entry(self, key: bytes) -> Entry | None:
+        found = self._entries.get(key)
+        return None if found is None else found[0]
 
     def _on_grant(self, peer: Peer, message: Grant, now: float) -> None:
         queue = self._serving.get(peer)
@@ -336,10 +362,11 @@ class RouterCore:
             return
         for entry in queue.replica_left(peer, now):
             self._lost_with_replica(entry, queue, reason, now)
+        self.relays.link_down(peer)
         self._touched[queue.name] = queue
 
     def _lost_with_replica(self, entry: Entry, queue: BackendQueue, reason: str, now: float) -> None:
-        if not entry.gateway:
+        if not entry.gateway or self.relays.lost(entry):
             self._entries.pop(entry.id, None)
             return
         may_retry = bool(entry.flags & FLAG_IDEMPOTENT) or queue.config.retryable
@@ -355,7 +382,7 @@ class RouterCore:
 
     def _on_report(self, peer: Peer, report: Report, now: float) -> None:
         """A worker node tells about its replicas; of those that are dead the links end at once."""
-        gone = self.replicas.reported(peer, report)
+        gone = self.replicas.reported(peer, report, now)
         for link, reason in gone:
             self.out.close(link, reason)
         self.control.reported(now)

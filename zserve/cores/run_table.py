@@ -19,14 +19,14 @@ _NEVER = float("inf")
 class RunTable:
     """Effects: :attr:`runs` for the executor, in this order, and :attr:`aborts`, those that it should ask to stop.
 
-    A class may mix sync and async methods.  Then there are two heaps: a sync run waits for a thread, an async one does
-    not.  *asynchronous* is what the main callable is; *is_other* tells the methods that are not, None if there are none.
+    A class may mix sync and async methods.  Then there are two heaps: a sync run waits for a thread, an async one
+    does not.  *asynchronous* is what the main callable is; *is_other* tells the methods that are not (None: all are).
     """
 
     def __init__(
         self,
         replies: Replies,
-        credits: CreditPool,
+        pool: CreditPool,
         pace: Pace,
         *,
         asynchronous: bool,
@@ -42,7 +42,7 @@ class RunTable:
         self._others = WaitingRuns()
         self._given_others = 0
         self._replies = replies
-        self._credits = credits
+        self._credits = pool
         self._pace = pace
         self._asynchronous = asynchronous
         self._is_other = is_other

@@ -86,10 +86,13 @@ class Replica:
 class Seat:
     """Room for one replica in charge, and for a successor while the code is being replaced.
 
-    last, reason: the replica that ended last, and why, until another one is ready in its place.
+    last, reason: the replica that ended last, and why, until another one is ready in its place.  before: why the one
+    before the present one had to be replaced, one line.
     """
 
-    __slots__ = ("charge", "crashes", "failures", "index", "last", "reason", "restarts", "retry_at", "successor")
+    __slots__ = (
+        "before", "charge", "crashes", "failures", "index", "last", "reason", "restarts", "retry_at", "successor",
+    )  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -97,6 +100,7 @@ class Seat:
         self.successor: Replica | None = None
         self.last: Replica | None = None
         self.reason = ""
+        self.before = ""
         self.failures = 0
         self.crashes = 0
         self.restarts = 0
@@ -118,6 +122,7 @@ class Seat:
     def became_ready(self, replica: Replica) -> Replica | None:
         """*replica* takes over; the one that it replaces is returned."""
         self.failures = 0
+        self.before = _one_line(self.reason) if self.last is not None and self.last.state == "dead" else self.before
         self.reason = ""
         self.last = None
         before = self.charge if self.successor is replica else None
@@ -144,7 +149,7 @@ class Seat:
         """The record changed: what went wrong before does not count any more."""
         self.failures = self.crashes = 0
         self.retry_at = 0.0
-        self.reason = ""
+        self.reason = self.before = ""
         self.last = None
 
     def _left(self, replica: Replica) -> None:
@@ -160,6 +165,13 @@ class Seat:
         if len(reason) > MAX_REASON:  # the beginning says where, the end what
             reason = f"{reason[: MAX_REASON // 4]}\n...\n{reason[-(MAX_REASON // 2) :]}"
         self.reason = reason
+
+
+def _one_line(reason: str) -> str:
+    """The beginning and the end of it, which say where and what."""
+    lines = [line.strip() for line in reason.strip().splitlines() if line.strip()]
+    text = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}" if lines else ""
+    return text if len(text) <= 300 else f"{text[:147]} ... {text[-147:]}"
 
 
 class Group:

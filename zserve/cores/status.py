@@ -39,7 +39,7 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
                 "linked": status.node in linked,
                 "pid": status.pid,
                 "restarts": status.restarts,
-                "reason": status.reason,
+                "reason": status.reason or _starting(router, status.node, now),
                 "node": worker[:16].hex(),
             }
         )
@@ -113,6 +113,12 @@ def _conflict(registry: Registry, conflict: Conflict) -> dict[str, Any]:
         "kept": now,
         "differs": differs,
     }
+
+
+def _starting(router: RouterCore, node: bytes, now: float) -> str:
+    """A constructor that hangs shows here."""
+    for_s = router.replicas.starting_for(node, now)
+    return "" if for_s is None else f"starting for {for_s:.0f} s"
 
 
 def _node(info: NodeInfo) -> dict[str, Any]:

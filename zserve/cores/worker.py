@@ -359,7 +359,9 @@ class WorkerCore:
         found: list[ReplicaStatus] = []
         for group in self._groups.values():
             for seat in group.seats:
-                found.extend(_status(replica, seat.restarts) for replica in seat.occupants())
+                for replica in seat.occupants():
+                    why = f"replaced one that ended: {seat.before}" if seat.before and replica is seat.charge else ""
+                    found.append(_status(replica, seat.restarts, why))
                 last = seat.last
                 if last is not None and (seat.charge is None or last.state == "failed"):
                     found.append(_status(last, seat.restarts, seat.reason))

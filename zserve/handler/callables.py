@@ -56,6 +56,10 @@ class Callee:
         self.plain = self.keywords is not None and self.keywords <= {self.first}
 
 
+HOOKS = frozenset(("check_health", "close", "reconfigure"))
+"""Methods that zserve itself calls; clients can not."""
+
+
 def _is_asynchronous(function: Any) -> bool:
     while isinstance(function, functools.partial):
         function = function.func
@@ -101,6 +105,11 @@ class Callees:
             return main.asynchronous
         return any(callee is not None and callee.asynchronous for callee in map(self.get, self.public()))
 
+    def mixed(self) -> bool:
+        """Whether some of what can be called is sync and some is not."""
+        callees = [callee for callee in map(self.get, ["", *self.public()]) if callee is not None]
+        return len({callee.asynchronous for callee in callees}) > 1
+
     def any_batch(self) -> bool:
         """Whether the backend or one of its methods takes lists."""
         return self._batch or any(callee is not None and callee.batch for callee in map(self.get, self.public()))
@@ -108,7 +117,7 @@ class Callees:
 
 def _is_public_method(owner: type, name: str) -> bool:
     """A function, class method or static method of the class itself; no property is evaluated to find out."""
-    if name.startswith("_") or not name.isidentifier():
+    if name.startswith("_") or not name.isidentifier() or name in HOOKS:
         return False
     found = inspect.getattr_static(owner, name, None)
     if found is None or inspect.isclass(found) or isinstance(found, (property, functools.cached_property)):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import inspect
 import logging
 import sys
@@ -12,10 +14,11 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ApplicationError
+from ..errors import ApplicationError, ServeError
 from ..http.answers import KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA, Answer
 from ..http.head import decode_head
 from ..wire.messages import FLAG_WEB
+from . import lifecycle
 from .callables import Callee, Callees, accepts_batch
 from .encode import NotEncodable, Streamable, encode, encode_response, streamable
 from .frames import user_traceback
@@ -63,17 +66,13 @@ class Handler:
         self.loop = loop
         self.instance: Any = target
         if self.is_class:
-            try:
-                self.instance = target(*init_args, **(init_kwargs or {}))
-            except (Exception, SystemExit) as error:
-                raise ApplicationError(
-                    f"constructing backend {backend!r} ({target.__qualname__}) failed:\n{user_traceback(error)}"
-                ) from error
+            self.instance = lifecycle.construct(target, backend, init_args, init_kwargs or {}, loop)
         elif init_args or init_kwargs:
             raise ApplicationError(f"backend {backend!r} is a function: it takes no constructor arguments")
         self.callees = Callees(self.instance, is_class=self.is_class, batch=accepts_batch(target))
         self.accepts_batch = self.callees.any_batch()
         self.asynchronous = self.callees.any_asynchronous()
+        self.mixed = self.callees.mixed()
         self._request_class: Callable[[bytes, bytes], Any] | None = None
 
     def warm(self) -> None:
@@ -83,20 +82,38 @@ class Handler:
         self._request_class = ServeRequest
 
     def reconfigure(self, user_config: Any) -> None:
-        """Give *user_config* to the instance's ``reconfigure``, if it has one.  Raises ApplicationError."""
-        hook = getattr(self.instance, "reconfigure", None) if self.is_class else None
-        if hook is None:
+        """Give *user_config* to the instance's ``reconfigure``.  Raises ApplicationError; not on the loop."""
+        lifecycle.reconfigure(self.instance, self.backend, user_config, self.loop)
+
+    @property
+    def checks_health(self) -> bool:
+        """Whether there is a ``check_health`` to be called now and then."""
+        return self.is_class and callable(getattr(self.instance, "check_health", None))
+
+    def check_health(self) -> str:
+        """ "" if the instance is well, else what is wrong with it; not on the loop."""
+        return lifecycle.check_health(self.instance, self.loop)
+
+    def close(self) -> None:
+        """The instance's ``close()``, and then its ``__del__``: nothing here refers to it then.  Not on the loop."""
+        if not self.is_class:
             return
-        try:
-            hook(user_config)
-        except (Exception, SystemExit) as error:
-            text = f"reconfigure() of backend {self.backend!r} failed:\n{user_traceback(error)}"
-            raise ApplicationError(text) from error
+        trouble = lifecycle.close(self.instance, self.loop)
+        if trouble:
+            log.error("close() of backend %r failed:\n%s", self.backend, trouble.rstrip())
+        self.callees = Callees(_closed, is_class=False, batch=False)
+        self.instance = None
+        gc.unfreeze()
+        gc.collect()  # an instance in a reference cycle
 
     def is_asynchronous(self, method: str) -> bool:
         """Whether a call of *method* has to run on the event loop."""
         callee = self.callees.get(method)
         return callee is not None and callee.asynchronous
+
+    def is_other(self, method: str) -> bool:
+        """Of a class that mixes sync and async methods: whether *method* is not of the kind of the main one."""
+        return self.is_asynchronous(method) != self.asynchronous
 
     # --- calling ----------------------------------------------------------------------------------------------------
 
@@ -115,7 +132,14 @@ class Handler:
                 return self._split(value, calls)
             if len(calls) != 1:
                 return self._separately([self.run([call]) for call in calls])
-            value = self._call_one(callee, calls[0])
+            call = calls[0]
+            value = self._call_one(callee, call)
+            if not call.flags & FLAG_WEB:
+                if inspect.isawaitable(value):
+                    value = self._await(value)
+                if type(value) is types.AsyncGeneratorType:
+                    value = self._await(_for_handles().collect_async(value))
+                return [self._answer(value, call)]
             kind = type(value)
             if kind is str or kind is dict:
                 return [encode(value)]
@@ -142,9 +166,14 @@ class Handler:
                 return self._split(value, calls)
             if len(calls) != 1:
                 return self._separately([await self.run_async([call]) for call in calls])
-            value = self._call_one(callee, calls[0])
+            call = calls[0]
+            value = self._call_one(callee, call)
             if inspect.isawaitable(value):
                 value = await value
+            if not call.flags & FLAG_WEB:
+                if type(value) is types.AsyncGeneratorType:
+                    value = await _for_handles().collect_async(value)
+                return [self._answer(value, call)]
             return streamable(value) or [encode(value)]
         except HandlerExit:
             raise
@@ -170,6 +199,8 @@ class Handler:
         given = self._keywords(callee, call)
         if not callee.wants_request or callee.first in given:
             return callee.function(**given)
+        if callee.plain:  # keywords of a handle call that it finds in request.args
+            return callee.function(self._request(call))
         return callee.function(self._request(call), **given)
 
     def _call_batch(self, callee: Callee, calls: list[HeldCall]) -> Any:
@@ -178,12 +209,16 @@ class Handler:
         if not callee.plain or not all(call.flags & FLAG_WEB for call in calls):
             each = [self._keywords(callee, call) for call in calls]
             names = sorted({name for one in each for name in one} - {callee.first})
+            if callee.plain and callee.wants_request:
+                names = []  # they are in request.args
             given = {name: [one.get(name) for one in each] for name in names}
         if not callee.wants_request:
             return callee.function(**given)
         return callee.function([self._request(call) for call in calls], **given)
 
     def _request(self, call: HeldCall) -> Any:
+        if not call.flags & FLAG_WEB:
+            return _for_handles().HandleRequest(call.head, call.body)
         if self._request_class is None:
             self.warm()
         return self._request_class(call.head, call.body)  # type: ignore[misc]
@@ -192,8 +227,8 @@ class Handler:
         """Those path variables that the callable takes, and all keywords of a handle call."""
         try:
             head = decode_head(call.head)
-            named: dict[str, Any] = msgspec.msgpack.decode(head.kwargs, type=dict[str, Any]) if head.kwargs else {}
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            named: dict[str, Any] = _for_handles().read_keywords(head, call.body) if head.kwargs else {}
+        except (msgspec.MsgspecError, ServeError) as error:
             raise _Malformed(str(error)) from None
         if len(named) > _MAX_KWARGS:
             raise _Malformed(f"{len(named)} keyword arguments")
@@ -216,6 +251,15 @@ class Handler:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
+    def _answer(self, value: Any, call: HeldCall) -> Answer:
+        """For one call of a batch, or a call through a handle: Python values go back as what they are."""
+        if call.flags & FLAG_WEB:
+            return encode(value)
+        if type(value) is types.GeneratorType:
+            value = _for_handles().collect(value)
+        answer: Answer = _for_handles().answer_value(value)
+        return answer
+
     def _split(self, value: Any, calls: list[HeldCall]) -> list[Answer]:
         """The list that a batch callable returned, item by item."""
         if isinstance(value, types.GeneratorType):
@@ -230,7 +274,8 @@ class Handler:
         answers = []
         for item, call in zip(value, calls, strict=True):
             try:
-                answers.append(self.failed(item, [call])[0] if isinstance(item, Exception) else encode(item))
+                failed = isinstance(item, Exception)
+                answers.append(self.failed(item, [call])[0] if failed else self._answer(item, call))
             except Exception as error:
                 answers.append(self.failed(error, [call])[0])
         return answers
@@ -249,7 +294,7 @@ class Handler:
             text = f"malformed request head: {error}".encode(errors="replace")
             return [(400, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(calls)
         answer = _http_answer(error)
-        if answer is not None:
+        if answer is not None and all(call.flags & FLAG_WEB for call in calls):
             return [answer] * len(calls)
         shown = user_traceback(error)
         ids = [_request_id(call) for call in calls]
@@ -265,6 +310,12 @@ class Handler:
         answers: list[Answer] = [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA) for text in texts]
         if isinstance(error, SystemExit):
             raise HandlerExit(what, answers) from None
+        if answer is not None:
+            answers = [answer] * len(calls)
+        if not isinstance(error, NotEncodable):
+            for index, call in enumerate(calls):
+                if not call.flags & FLAG_WEB:
+                    answers[index] = _for_handles().answer_fault(error, shown)
         return answers
 
     def broke_off(self, error: BaseException, call: HeldCall) -> None:
@@ -275,8 +326,20 @@ class Handler:
         log.error(text, self.backend, _request_id(call), user_traceback(error).rstrip())
 
 
+def _closed() -> None:
+    """Stands where the instance was."""
+
+
 class _Malformed(Exception):
     """The request's head can not be decoded."""
+
+
+@functools.cache
+def _for_handles() -> types.ModuleType:
+    """Loaded when the first handle call comes: most replicas never get one."""
+    from . import handle_request
+
+    return handle_request
 
 
 def _http_answer(error: BaseException) -> Answer | None:

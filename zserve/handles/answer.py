@@ -1,8 +1,8 @@
 """What ``handle.remote()`` returns: the answer, once it is there.
 
 An answer is completed once, by the caller's thread (:mod:`zserve.handles.caller`), and may be waited for by any number
-of threads and event loops.  What came is decoded where it is asked for, so a large result or a registered type's decoder
-costs the one who wants it and not everybody's event loop.
+of threads and event loops.  What came is decoded where it is asked for: a large result, or the decoder of a registered
+type, costs the one who wants it and nobody else.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from ..http.answers import ORIGIN_ROUTER
 from ..wire.messages import Result
 from .faults import unpack_fault
 from .kinds import KIND_FAULT, KIND_VALUE
-from .values import unpack
+from .values import Packer, unpack
 
 if TYPE_CHECKING:
     from .caller import Caller
 
 __all__ = ["ServeAnswer"]
 
-_PENDING, _PACKED, _VALUE, _FAILED = range(4)
+_PENDING, _PACKED, _FAULT, _VALUE, _FAILED = range(5)
+"""_PACKED, _FAULT: what came, not read yet."""
 
 
 class ServeAnswer:
@@ -38,7 +39,7 @@ class ServeAnswer:
     to ``remote()`` as an argument, it is resolved first.
     """
 
-    __slots__ = ("__weakref__", "_body", "_callbacks", "_caller", "_content", "_flight", "_lock", "_state", "_waiters")
+    __slots__ = ("_body", "_callbacks", "_content", "_lock", "_state", "caller", "flight")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,9 +47,8 @@ class ServeAnswer:
         self._content: Any = None
         self._body: Any = b""
         self._callbacks: list[Callable[[ServeAnswer], None]] | None = None
-        self._waiters = 0
-        self._caller: Caller | None = None
-        self._flight: Any = None
+        self.caller: Caller | None = None
+        self.flight: Any = None
 
     def __repr__(self) -> str:
         words = {_PENDING: "pending", _FAILED: "failed"}
@@ -79,38 +79,34 @@ class ServeAnswer:
         if self._state == _PENDING:
             arrived = threading.Lock()
             arrived.acquire()
-            self._when_done(lambda _answer: arrived.release())
-            limit = -1.0 if timeout is None or timeout > threading.TIMEOUT_MAX else max(0.0, timeout)
-            if not arrived.acquire(timeout=limit):
-                raise TimeoutError(f"no answer within {timeout:g} s")
-        return self._outcome()
 
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """The exception that :meth:`result` would raise; None if there is a result."""
-        try:
-            self.result(timeout)
-        except TimeoutError:
-            if self._state == _PENDING:
+            def wake(_answer: ServeAnswer) -> None:
+                arrived.release()
+
+            self.when_done(wake)
+            limit = -1.0 if timeout is None or timeout > threading.TIMEOUT_MAX else max(0.0, timeout)
+            try:
+                if not arrived.acquire(timeout=limit):
+                    raise TimeoutError(f"no answer within {timeout:g} s")
+            except BaseException:  # Ctrl-C too
+                self._forget(wake)
                 raise
-        except (Exception, concurrent.futures.CancelledError):
-            pass
-        error = self._content
-        return error if self._state == _FAILED else None
+        return self._outcome()
 
     def __await__(self) -> Generator[Any, None, Any]:
         if self._state == _PENDING:
-            mailbox = _mailbox_of(asyncio.get_running_loop())
-            future: asyncio.Future[None] = mailbox.loop.create_future()
-            with self._lock:
-                self._waiters += 1
-            self._when_done(lambda _answer: mailbox.post(future))
+            loop = asyncio.get_running_loop()
+            mailbox = _mailbox_of(loop)
+            future: asyncio.Future[None] = loop.create_future()
+
+            def wake(_answer: ServeAnswer) -> None:
+                mailbox.post(future)
+
+            self.when_done(wake)
             try:
                 yield from future
             except asyncio.CancelledError:
-                with self._lock:
-                    self._waiters -= 1
-                    alone = self._waiters == 0 and len(self._callbacks or ()) == 1
-                if alone:
+                if self._forget(wake):
                     self.cancel()  # nobody else waits
                 raise
         return self._outcome()
@@ -122,36 +118,38 @@ class ServeAnswer:
         """
         if not self._complete(_FAILED, concurrent.futures.CancelledError("the call was cancelled")):
             return False
-        if self._caller is not None:
-            self._caller.cancel(self)
+        if self.caller is not None:
+            self.caller.cancel(self)
         return True
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def packed(self) -> tuple[bytes, Any]:
         """(skeleton, body) of the result that has arrived; raises what it failed with."""
-        self._raise_failure()
         with self._lock:
             if self._state == _PACKED:
                 return self._content, self._body
-        # It was read already, and only the value is kept.
-        from .values import Packer
-
-        packer = Packer()
-        [skeleton], body = packer.finish([packer.pack(self._content, "an answer")])
+        packer = Packer()  # it was read, and only the value is kept
+        [skeleton], body = packer.finish([packer.pack(self._outcome(), "an answer")])
         return skeleton, body
 
-    def failure(self) -> BaseException | None:
-        """What it has failed with; None while it has not."""
-        error = self._content
-        return error if self._state == _FAILED else None
+    def failed(self) -> bool:
+        """Whether it has ended without a result, as far as is known without reading it."""
+        return self._state == _FAILED or self._state == _FAULT
+
+    def fail_like(self, other: ServeAnswer) -> None:
+        """End as *other* has, which has failed."""
+        with other._lock:
+            state, content, body = other._state, other._content, other._body
+        self._complete(state, content, body)
 
     def arrived(self, result: Result, head: bytes, body: Any) -> None:
         """The fabric's terminal answer."""
+        self.flight = None
         if result.kind == KIND_VALUE and result.status == 200:
             self._complete(_PACKED, head, body)
         elif result.kind == KIND_FAULT:
-            self._complete(_FAILED, unpack_fault(head, body))
+            self._complete(_FAULT, head, body)
         else:
             self._complete(_FAILED, _refused(result, body))
 
@@ -167,12 +165,11 @@ class ServeAnswer:
             self._body = body
             self._state = state
             callbacks, self._callbacks = self._callbacks, None
-        self._flight = None
         for callback in callbacks or ():
             callback(self)
         return True
 
-    def _when_done(self, callback: Callable[[ServeAnswer], None]) -> None:
+    def when_done(self, callback: Callable[[ServeAnswer], None]) -> None:
         """Have *callback* called when it is done, in the thread that completes it; now, if it is done.
 
         It must be short and must not raise.
@@ -186,25 +183,38 @@ class ServeAnswer:
                 return
         callback(self)
 
-    def _outcome(self) -> Any:
-        self._raise_failure()
-        if self._state == _PACKED:
-            with self._lock:
-                if self._state == _PACKED:
-                    try:
-                        self._content = unpack(self._content, self._body)
-                        self._state = _VALUE
-                    except ServeError as error:
-                        self._content = error
-                        self._state = _FAILED
-                    self._body = b""
-            self._raise_failure()
-        return self._content
+    def _forget(self, callback: Callable[[ServeAnswer], None]) -> bool:
+        """Take back what was given to :meth:`when_done`; True if it was the last and the answer is not there."""
+        with self._lock:
+            callbacks = self._callbacks
+            if callbacks is None or callback not in callbacks:
+                return False
+            callbacks.remove(callback)
+            return not callbacks
 
-    def _raise_failure(self) -> None:
+    def _outcome(self) -> Any:
+        if self._state == _PACKED or self._state == _FAULT:
+            with self._lock:
+                self._read()
         if self._state == _FAILED:
             error: BaseException = self._content
             raise error
+        return self._content
+
+    def _read(self) -> None:
+        body, self._body = self._body, b""
+        if self._state == _FAULT:
+            self._content = unpack_fault(self._content, body)
+            self._state = _FAILED
+        elif self._state == _PACKED:
+            try:
+                self._content = unpack(self._content, body)
+                self._state = _VALUE
+            except ServeError as error:
+                self._content = error
+                self._state = _FAILED
+        else:
+            self._body = body
 
 
 def _refused(result: Result, body: bytes) -> ServeError:
@@ -224,10 +234,10 @@ def _refused(result: Result, body: bytes) -> ServeError:
 class _Mailbox:
     """Wakes the coroutines of one event loop that wait for answers, once for a burst of them."""
 
-    __slots__ = ("__weakref__", "_arrived", "_signalled", "loop")
+    __slots__ = ("_arrived", "_loop", "_signalled")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self._loop = weakref.ref(loop)  # it is kept for as long as its loop lives
         self._arrived: deque[asyncio.Future[None]] = deque()
         self._signalled = False
 
@@ -235,10 +245,12 @@ class _Mailbox:
         self._arrived.append(future)
         if not self._signalled:
             self._signalled = True
+            loop = self._loop()
             try:
-                self.loop.call_soon_threadsafe(self._deliver)
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._deliver)
             except RuntimeError:
-                self._arrived.clear()  # the loop is closed: nobody waits there any more
+                pass  # it is closed: nobody waits there any more
 
     def _deliver(self) -> None:
         # The flag first: what is posted after the sweep finds it down and wakes the loop again.

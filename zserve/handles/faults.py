@@ -96,7 +96,7 @@ def _remade(module: str, name: str, fault: dict[str, Any]) -> Exception | None:
         if not issubclass(kind, Exception):
             return None
         # The part that Python itself knows is set up from the arguments; what the class adds came as attributes.
-        builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+        builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
         made: Exception = builtin.__new__(kind, *args)
         builtin.__init__(made, *args)
         made.args = args

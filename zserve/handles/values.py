@@ -7,8 +7,7 @@ are neither copied into the skeleton nor out of it: a large single array or byte
     skeleton   [1, "two", ext(ARRAY: dtype, shape, order, offset, size)]
     body       <the array's memory>
 
-Decoding is total: whatever the bytes, :func:`unpack` returns a value or raises :class:`NotDecodable`, in time and
-memory that the length of the message bounds.
+:mod:`zserve.handles.reading` is the way back.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import decimal
 import os
 import struct
 import sys
-import types
 import uuid
 import zoneinfo
 from collections.abc import Callable, Sequence
@@ -27,9 +25,32 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..errors import ServeError
 from . import arrays
-from .named import find_class, importable_name, registered, registered_as
+from .codes import (
+    ARRAY,
+    BIGINT,
+    BYTEARRAY,
+    BYTES,
+    COMPLEX,
+    DATACLASS,
+    DATE,
+    DATETIME,
+    DECIMAL,
+    FROZENSET,
+    MAP,
+    NESTED,
+    PLACE,
+    REGISTERED,
+    RESPONSE,
+    SCALAR,
+    SET,
+    TIME,
+    TIMEDELTA,
+    TUPLE,
+    UUID,
+)
+from .named import importable_name, registered
+from .reading import NotDecodable, unpack
 
 if TYPE_CHECKING:
     from .answer import ServeAnswer
@@ -40,13 +61,6 @@ SENDABLE = (
     "None, bool, int, float, str, list, dict, bytes, tuple, set, datetime, UUID, Decimal, dataclasses of importable "
     "types, NumPy arrays and scalars, and types registered with serve.register_type"
 )
-
-# The extension codes are part of the wire format: never reused, only added to.
-TUPLE, SET, FROZENSET, MAP = 1, 2, 3, 4
-DATETIME, DATE, TIME, TIMEDELTA = 5, 6, 7, 8
-UUID, DECIMAL, COMPLEX, BIGINT = 9, 10, 11, 12
-BYTES, BYTEARRAY, ARRAY, SCALAR = 13, 14, 15, 16
-DATACLASS, REGISTERED, NESTED, RESPONSE = 17, 18, 19, 20
 
 INLINE_BYTES = 1024
 """Bytes up to this size stand in the skeleton."""
@@ -59,15 +73,9 @@ _TOKEN = 24
 _PLAIN: frozenset[type] = frozenset((str, int, float, bool, type(None)))
 _PLAIN_BUT_INT = _PLAIN - {int}
 _KEYS: frozenset[type] = frozenset((str, int, float, bool, type(None), bytes))
-_PLACE = struct.Struct("<QQQQ")
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.decode
 _Ext = msgspec.msgpack.Ext
 _fields: dict[type, tuple[str, str, tuple[str, ...]]] = {}
-
-
-class NotDecodable(ServeError):
-    """The bytes are not a packed value, or name a type that this process does not have."""
 
 
 class Unsendable(Exception):
@@ -82,12 +90,14 @@ class Packer:
     """Packs the values of one message, which share a body.
 
     :meth:`pack` each, then :meth:`finish`.  In between, :attr:`waiting` are the answers among the values that are not
-    there yet; they have to be before :meth:`finish` (see :mod:`zserve.handles.compose`).
+    there yet; they have to be before :meth:`finish` (see :mod:`zserve.handles.composition`).  :attr:`failed` is one
+    that has failed, None if there is none.
     """
 
-    __slots__ = ("_parts", "_plain", "_size", "_token", "waiting")
+    __slots__ = ("_parts", "_plain", "_size", "_token", "failed", "waiting")
 
     def __init__(self) -> None:
+        self.failed: ServeAnswer | None = None
         self.waiting: list[ServeAnswer] = []
         self._parts: list[bytes | memoryview] = []
         self._size = 0
@@ -97,7 +107,8 @@ class Packer:
     def pack(self, value: Any, what: str) -> bytes:
         """The skeleton of *value*.
 
-        *what* names it in the TypeError or ValueError for something that cannot be sent.
+        *what* names it in the TypeError or ValueError for something that cannot be sent; "" for a dict of arguments,
+        which are named themselves.
         """
         before = len(self._parts), self._size, len(self.waiting)
         try:
@@ -112,13 +123,17 @@ class Packer:
             finally:
                 self._plain = _PLAIN
         except Unsendable as error:
+            if not what:
+                what = error.path.pop()[2:-2]
             where = "".join(reversed(error.path))
             at = f" (at {where})" if where else ""
             raise TypeError(f"{what}: {error} cannot be sent{at}; what can: {SENDABLE}") from None
         except UnicodeEncodeError as error:
-            raise ValueError(f"{what}: it holds a str that is not valid Unicode: {error}") from None
+            text = f"holds a str that is not valid Unicode: {error}"
+            raise ValueError(f"{what or 'a keyword argument'} {text}") from None
         except RecursionError:
-            raise ValueError(f"{what}: it is nested more than {MAX_DEPTH} deep, or holds itself") from None
+            text = f"is nested over {MAX_DEPTH} deep, or holds itself"
+            raise ValueError(f"{what or 'a keyword argument'} {text}") from None
 
     def finish(self, skeletons: Sequence[bytes]) -> tuple[list[bytes], Any]:
         """The skeletons as they travel, and the body they share (bytes, or a memoryview of the user's own memory)."""
@@ -150,7 +165,7 @@ class Packer:
     def _place(self, skeleton: bytes, body: bytes | memoryview | None) -> bytes:
         """Add another packed value to the body, and say where; None: its body is what is there already."""
         start, size = (0, self._size) if body is None else (self._add(body), len(body))
-        return _PLACE.pack(self._add(skeleton), len(skeleton), start, size)
+        return PLACE.pack(self._add(skeleton), len(skeleton), start, size)
 
     # --- values -----------------------------------------------------------------------------------------------------
 
@@ -263,6 +278,9 @@ class Packer:
         return _Ext(DATACLASS, _encode([module, qualname, prepared]))
 
     def _answer(self, answer: ServeAnswer) -> Any:
+        if answer.failed():
+            self.failed = self.failed or answer
+            return None
         if answer.done():
             return _Ext(NESTED, self._place(*answer.packed()))
         if not self._token:
@@ -304,152 +322,3 @@ _PREPARE: dict[type, Callable[[Packer, Any, int], Any]] = {
     decimal.Decimal: lambda packer, value, depth: _Ext(DECIMAL, str(value).encode()),
     complex: lambda packer, value, depth: _Ext(COMPLEX, struct.pack("<dd", value.real, value.imag)),
 }
-
-
-# --- back -----------------------------------------------------------------------------------------------------------------
-
-
-def unpack(skeleton: bytes, body: bytes | memoryview = b"") -> Any:
-    """The value.  Raises NotDecodable."""
-    try:
-        return _decode(skeleton, ext_hook=_Reader(body, len(skeleton)).extension)
-    except NotDecodable:
-        raise
-    except RecursionError:
-        raise NotDecodable("nested too deep") from None
-    except Exception as error:
-        raise NotDecodable(f"not a packed value: {type(error).__name__}: {error}") from None
-
-
-class _Reader:
-    """Reads one skeleton, whose places count from *start* and end before *end*.
-
-    *left* is how many bytes of the body may still be referred to: as many as it has, for each is meant once.
-    """
-
-    __slots__ = ("_body", "_end", "_left", "_start")
-
-    def __init__(self, body: bytes | memoryview, size: int) -> None:
-        self._body = body
-        self._start = 0
-        self._end = len(body)
-        self._left = [len(body) + size]
-
-    def extension(self, code: int, data: memoryview) -> Any:
-        read = _READ.get(code)
-        if read is None:
-            raise NotDecodable(f"a value of unknown kind {code}; is the other side a newer version of zserve?")
-        return read(self, data)
-
-    def load(self, data: bytes | memoryview) -> Any:
-        return _decode(data, ext_hook=self.extension)
-
-    def place(self, offset: Any, size: Any) -> tuple[int, int]:
-        """Checked, and counted from the beginning of the body."""
-        if type(offset) is not int or type(size) is not int or offset < 0 or size < 0:
-            raise NotDecodable("a place that is not one")
-        start = self._start + offset
-        if size and start + size > self._end:
-            raise NotDecodable("a place outside of the body")
-        self._left[0] -= size
-        if self._left[0] < 0:
-            raise NotDecodable("more content than the body has")
-        return start, size
-
-    def bytes(self, data: memoryview) -> Any:
-        offset, size = self.load(data)
-        start, size = self.place(offset, size)
-        if size == len(self._body) and type(self._body) is bytes:
-            return self._body
-        return bytes(self._body[start : start + size])
-
-    def array(self, data: memoryview) -> Any:
-        meta, offset, size = self.load(data)
-        start, size = self.place(offset, size)
-        return arrays.array_from(meta, memoryview(self._body), start, size)
-
-    def nested(self, data: memoryview) -> Any:
-        offset, size, base, base_size = _PLACE.unpack(data)
-        start, size = self.place(offset, size)
-        if base + base_size > self._end - self._start:
-            raise NotDecodable("a place outside of the body")
-        inner = _Reader.__new__(_Reader)
-        inner._body = self._body
-        inner._start = self._start + base
-        inner._end = inner._start + base_size
-        inner._left = self._left
-        return inner.load(self._body[start : start + size])
-
-    def dataclass(self, data: memoryview) -> Any:
-        module, qualname, values = self.load(data)
-        try:
-            kind = find_class(module, qualname)
-        except LookupError as error:
-            raise NotDecodable(f"the dataclass {module}.{qualname} is not known here: {error}") from None
-        if not dataclasses.is_dataclass(kind):
-            raise NotDecodable(f"{module}.{qualname} is not a dataclass here")
-        names = {field.name for field in dataclasses.fields(kind)}
-        if not isinstance(values, dict) or values.keys() != names:
-            raise NotDecodable(f"{module}.{qualname} has other fields here: {', '.join(sorted(names))}")
-        made = object.__new__(kind)
-        for name, value in values.items():
-            object.__setattr__(made, name, value)  # frozen ones too; __init__ has run where it was made
-        return made
-
-    def registered(self, data: memoryview) -> Any:
-        name, value = self.load(data)
-        try:
-            known = registered_as(name)
-        except LookupError as error:
-            raise NotDecodable(str(error)) from None
-        try:
-            return known.decode(value)
-        except Exception as error:
-            raise NotDecodable(f"decode() of the registered type {name!r} failed: {error!r}") from error
-
-    def response(self, data: memoryview) -> Any:
-        from werkzeug.wrappers import Response
-
-        status, headers, content = self.load(data)
-        return Response(content, status, [(name, value) for name, value in headers])
-
-    def datetime(self, data: memoryview) -> Any:
-        text, fold, zone = self.load(data)
-        value = datetime.datetime.fromisoformat(text)
-        if zone is not None:
-            value = value.replace(tzinfo=zoneinfo.ZoneInfo(zone))
-        return value.replace(fold=fold)
-
-    def time(self, data: memoryview) -> Any:
-        text, fold = self.load(data)
-        return datetime.time.fromisoformat(text).replace(fold=fold)
-
-
-def _text(data: memoryview) -> str:
-    return str(data, "utf-8")
-
-
-_READ: dict[int, Callable[[_Reader, memoryview], Any]] = types.MappingProxyType(  # type: ignore[assignment]
-    {
-        TUPLE: lambda reader, data: tuple(reader.load(data)),
-        SET: lambda reader, data: set(reader.load(data)),
-        FROZENSET: lambda reader, data: frozenset(reader.load(data)),
-        MAP: lambda reader, data: dict(reader.load(data)),
-        DATETIME: _Reader.datetime,
-        DATE: lambda reader, data: datetime.date.fromisoformat(_text(data)),
-        TIME: _Reader.time,
-        TIMEDELTA: lambda reader, data: datetime.timedelta(*reader.load(data)),
-        UUID: lambda reader, data: uuid.UUID(bytes=bytes(data)),
-        DECIMAL: lambda reader, data: decimal.Decimal(_text(data)),
-        COMPLEX: lambda reader, data: complex(*struct.unpack("<dd", data)),
-        BIGINT: lambda reader, data: int.from_bytes(data, "little", signed=True),
-        BYTES: _Reader.bytes,
-        BYTEARRAY: lambda reader, data: bytearray(data),
-        ARRAY: _Reader.array,
-        SCALAR: lambda reader, data: arrays.scalar_from(*reader.load(data)),
-        DATACLASS: _Reader.dataclass,
-        REGISTERED: _Reader.registered,
-        NESTED: _Reader.nested,
-        RESPONSE: _Reader.response,
-    }
-)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..cores.gateway import GatewayCore
+from ..cores.gateway import Flight, GatewayCore
 from ..errors import Refusal
 from ..wire.messages import FLAG_DEFAULT_DEADLINE
 from .deadline import BadDeadline, read_budget_s
@@ -31,7 +31,8 @@ class HttpFront:
     """What all connections of one gateway share.
 
     *poke* is called after the core was told something (it sends the outbox this event-loop turn).  Sizes are bytes;
-    *default_timeout_s* is the deadline of requests that bring none, 0 for no deadline.
+    *default_timeout_s* is the deadline of requests that bring none, 0 for no deadline.  A streamed answer is cut off
+    when nothing has moved for *stream_idle_s*.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class HttpFront:
         keep_alive_s: float = 75.0,
         header_timeout_s: float = 10.0,
         linger_s: float = 0.5,
+        stream_idle_s: float = 60.0,
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -64,6 +66,7 @@ class HttpFront:
         self._default_timeout_s = default_timeout_s or math.inf
         self._keep_alive_s = keep_alive_s
         self._header_timeout_s = header_timeout_s
+        self._stream_idle_s = stream_idle_s
         self._own_ids = (f"{secrets.token_hex(8)}{number:016x}".encode() for number in itertools.count())
         self._common_of: list[tuple[bytes, bytes]] | None = None
         self._common = b""
@@ -129,6 +132,16 @@ class HttpFront:
             core.answers = []
             for exchange, result, head, body in answers:
                 exchange.answer(result, head, body)
+        if core.pieces:
+            pieces = core.pieces
+            core.pieces = []
+            for exchange, chunk, body in pieces:
+                exchange.piece(body, chunk.end)
+
+    def consumed(self, flight: Flight, total: int) -> None:
+        """The client has taken so much of a streamed answer."""
+        self.core.consumed(flight, total)
+        self._poke()
 
     def new_request_id(self) -> bytes:
         """An id for a request that never reached the core."""
@@ -143,7 +156,8 @@ class HttpFront:
         return self._common
 
     def sweep(self) -> None:
-        """Once a second: close connections that have been idle, or slow with their headers, for too long."""
+        """Once a second: close connections that have been idle, or slow with their headers, for too long, and those
+        whose streamed answer does not move."""
         if self.server_state is None:
             return
         now = self.now()
@@ -151,6 +165,13 @@ class HttpFront:
             protocol: Any = connection
             since = protocol.waiting_since
             if since is None:
+                exchange = protocol.active
+                if exchange is None or exchange.outflow is None or exchange.response_complete:
+                    continue
+                idle_s = exchange.outflow.idle_s(now)
+                if idle_s > self._stream_idle_s:
+                    log.warning("a streamed answer was cut off: nothing moved for %.0f s", idle_s)
+                    protocol.cut_off(hard=True)
                 continue
             limit = self._header_timeout_s if protocol.headers else self._keep_alive_s
             if now - since > limit:

@@ -23,6 +23,7 @@ class RequestHead(msgspec.Struct, array_like=True, gc=False):
     scheme: "http" or "https".
     root: the part of the path under which the application is mounted (WSGI's SCRIPT_NAME).
     kwargs: keyword arguments of a handle call, encoded; b"" for none.
+    data: the argument of a handle call, encoded (see zserve.handles.values); b"" for None.  Over HTTP it is the body.
     """
 
     http_method: str
@@ -34,6 +35,7 @@ class RequestHead(msgspec.Struct, array_like=True, gc=False):
     scheme: str = "http"
     root: str = ""
     kwargs: bytes = b""
+    data: bytes = b""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -8,6 +8,8 @@ that made 63,000 requests/s out of 27,000.  An :class:`Exchange` stands where uv
 from __future__ import annotations
 
 import re
+import socket
+import struct
 import urllib.parse
 from typing import Any
 
@@ -15,9 +17,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..errors import Refusal
-from ..wire.messages import FLAG_IDEMPOTENT, FLAG_WEB, Result
+from ..wire.messages import FLAG_IDEMPOTENT, FLAG_STREAMS, FLAG_WEB, STREAM_BROKEN, Result
 from .answers import CONTENT_TYPES, KIND_HEADERS, KIND_TEXT, decode_headers
 from .front import HttpFront
+from .outflow import Outflow
 from .routes import Match, NoMatch
 
 __all__ = ["Exchange", "FabricProtocol"]
@@ -67,6 +70,8 @@ class Exchange:
         "keep_alive",
         "match",
         "method",
+        "old",
+        "outflow",
         "parts",
         "path",
         "protocol",
@@ -88,7 +93,9 @@ class Exchange:
         headers: list[tuple[bytes, bytes]],
         special: dict[bytes, bytes],
         keep_alive: bool,
+        old: bool = False,
     ) -> None:
+        """*old*: HTTP/1.0, whose answers have no chunks."""
         self.protocol = protocol
         self.method = method
         self.path = path
@@ -96,11 +103,13 @@ class Exchange:
         self.headers = headers
         self.special = special
         self.keep_alive = keep_alive
-        self.flags = FLAG_WEB
+        self.old = old
+        self.flags = FLAG_WEB | FLAG_STREAMS
         if method in _IDEMPOTENT or (special and b"idempotency-key" in special):
-            self.flags = FLAG_WEB | FLAG_IDEMPOTENT
+            self.flags = FLAG_WEB | FLAG_STREAMS | FLAG_IDEMPOTENT
         self.match: Match | None = None
         self.flight: Any = None
+        self.outflow: Outflow | None = None
         self.refusal: tuple[Refusal, list[tuple[bytes, bytes]]] | None = None
         self.parts: list[bytes] = []
         self.size = 0
@@ -118,6 +127,7 @@ class Exchange:
     def start(self) -> None:
         """It is this exchange's turn on its connection."""
         self.active = True
+        self.protocol.active = self
         if self.refusal is not None:
             self._answer_refusal()
         elif self.complete:
@@ -173,9 +183,17 @@ class Exchange:
             result.batch_us * 0.001,
             result.run_us * 0.001,
         )
-        self._write(status, kind, headers, body, timing)
+        self._write(status, kind, headers, body, timing, result.streams)
 
-    def _write(self, status: int, kind: int, headers: list[tuple[bytes, bytes]], body: bytes, timing: bytes) -> None:
+    def _write(
+        self,
+        status: int,
+        kind: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        timing: bytes,
+        streams: bool = False,
+    ) -> None:
         prefix = _PREFIXES.get((status, kind))
         if prefix is None:
             content_type = CONTENT_TYPES[kind]
@@ -193,6 +211,9 @@ class Exchange:
         out = [prefix, protocol.front.common_headers(), b"x-request-id: ", request_id, b"\r\n", timing]
         for name, value in headers:
             out += (name, b": ", value, b"\r\n")
+        if streams:
+            self._stream(out, body)
+            return
         if status not in (204, 304):
             out.append(b"content-length: %d\r\n" % len(body))
         else:
@@ -214,6 +235,43 @@ class Exchange:
         self.parts = []
         protocol.exchange_done(self)
 
+    def _stream(self, out: list[bytes], body: bytes) -> None:
+        """An answer whose length nobody knows yet: its headers and its first piece."""
+        if self.old:
+            self.keep_alive = False
+        else:
+            out.append(b"transfer-encoding: chunked\r\n")
+        out.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        protocol = self.protocol
+        protocol.transport.write(b"".join(out))
+        self.parts = []
+        if self.method == "HEAD":
+            protocol.front.abandon(self)
+            self._finish()
+            return
+        self.outflow = Outflow(self.flight, protocol.transport, protocol.front, chunked=not self.old)
+        if protocol.flow.write_paused:
+            self.outflow.paused = True
+        self.outflow.write(body)
+
+    def piece(self, body: bytes, end: int) -> None:
+        """The next piece of a streamed answer."""
+        if self.disconnected or self.response_complete or self.outflow is None:
+            return
+        if end == STREAM_BROKEN:
+            # Without a last chunk the client can tell that this is not all.
+            self.response_complete = True
+            self.protocol.cut_off(self.old)
+            return
+        self.outflow.write(body)
+        if end:
+            self.outflow.finish()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.response_complete = True
+        self.protocol.exchange_done(self)
+
     def drop(self) -> None:
         """The connection is gone."""
         self.disconnected = True
@@ -229,6 +287,7 @@ class FabricProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.waiting_since: float | None = self.front.now()
+        self.active: Exchange | None = None
         self._special = _NO_SPECIAL
         self._header_bytes = 0
         self._refusal: Refusal | None = None
@@ -238,9 +297,8 @@ class FabricProtocol(HttpToolsProtocol):
             self._fail(Refusal(503, f"this gateway has {self.front.max_connections} connections, its limit", 1.0))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        cycle: Any = self.cycle
-        if type(cycle) is Exchange:
-            cycle.drop()
+        if self.active is not None:
+            self.active.drop()  # the newest one, uvicorn's cycle, may be waiting behind it
         waiting: Any = self.pipeline
         for queued, _ in waiting:
             if type(queued) is Exchange:
@@ -257,6 +315,29 @@ class FabricProtocol(HttpToolsProtocol):
             self._fail(self._refusal or Refusal(400, "malformed HTTP request"))
         except httptools.HttpParserUpgrade:
             self._unsupported_upgrade_warning()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.active is not None and self.active.outflow is not None:
+            self.active.outflow.resume()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.active is not None and self.active.outflow is not None:
+            self.active.outflow.paused = True
+
+    def cut_off(self, hard: bool = False) -> None:
+        """End the connection in the middle of an answer; *hard*: with a reset, where nothing else shows that it is not
+        all (HTTP/1.0), or where the client does not take what there is."""
+        self._closing = True
+        transport = self.transport
+        if not hard:
+            transport.close()
+            return
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
     def _fail(self, refusal: Refusal) -> None:
         """Answer what can not be taken for a request, and end the connection."""
@@ -326,9 +407,10 @@ class FabricProtocol(HttpToolsProtocol):
             path = urllib.parse.unquote(path, errors="replace")
         parser = self.parser
         method = parser.get_method().decode("ascii")
-        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        old = parser.get_http_version() == "1.0"
+        keep_alive = not old and parser.should_keep_alive() and not self.front.draining
         special = self._special
-        exchange = Exchange(self, method, path, query, self.headers, special, keep_alive and not self.front.draining)
+        exchange = Exchange(self, method, path, query, self.headers, special, keep_alive, old)
         self.waiting_since = None
         front = self.front
         try:

@@ -137,7 +137,7 @@ class Admission:
                 wait = 0.0
                 size = (fleet.in_flight + ahead) // self._pipelines + 1
             else:
-                slots = fleet.in_flight + fleet.credit
+                slots = max(1, fleet.in_flight + fleet.credit)
                 size = max(1, slots // self._pipelines)
                 wait = self._next_free + (behind - 1) * times.mean(size) / slots + self._stall
         own = times.p95(size)

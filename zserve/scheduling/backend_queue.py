@@ -52,6 +52,7 @@ class BackendQueue:
         "_heap",
         "_max_batch",
         "_members",
+        "_overdue",
         "_pipeline",
         "_policy",
         "_queued",
@@ -88,6 +89,7 @@ class BackendQueue:
         )
         self._pipeline = Pipeline(self._fleet, self._times)
         self._former = BatchFormer(self._heap, self._times, self._admission)
+        self._overdue: list[Entry] = []  # found by dispatch, for expire to report
         self._queued: dict[bytes, Entry] = {}
         self._seq = 0
         self._batch_no = 0
@@ -196,17 +198,21 @@ class BackendQueue:
                 gone.append((entry, Refusal(503, "cannot be answered in time any more", backlog)))
             self._former.refused = []
         if self._heap.live and self._heap.next_deadline() <= now:
-            for entry in self._heap.expired(now):
+            self._overdue += self._heap.expired(now)
+        if self._overdue:
+            self._counts["expired"] += len(self._overdue)
+            for entry in self._overdue:
                 entry.state = DONE
-                del self._queued[entry.id]
-                self._counts["expired"] += 1
+                self._queued.pop(entry.id, None)
                 gone.append((entry, Refusal(504, "the deadline passed while it waited")))
+            self._overdue = []
         return gone
 
     def drain(self) -> list[Entry]:
         """Everything that waits comes out, in the order it came in; what is in flight stays."""
-        entries = self._heap.drain() + self._former.refused
+        entries = self._heap.drain() + self._former.refused + self._overdue
         self._former.refused = []
+        self._overdue = []
         self._queued.clear()
         for entry in entries:
             entry.state = DONE
@@ -315,6 +321,8 @@ class BackendQueue:
         self._wait_until = None
         if not self._heap.live:
             return []
+        if self._heap.next_deadline() <= now:
+            self._overdue += self._heap.expired(now)
         if self._fleet.refresh(now):
             self._heap.rest(now)
         if self._max_batch > 1:
@@ -397,7 +405,7 @@ class BackendQueue:
 
     def next_wakeup(self) -> float | None:
         """When :meth:`dispatch` and :meth:`expire` are due again, seconds; None: not before the next event."""
-        if self._former.refused:
+        if self._former.refused or self._overdue:
             return 0.0
         at = self._heap.next_deadline()
         if self._wait_until is not None and self._wait_until < at and self._heap.live:

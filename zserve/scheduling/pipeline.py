@@ -127,19 +127,25 @@ class Pipeline:
                 self.width -= 1
                 self._evidence = 0
                 return
-            overhead = max(0.0, waited)
-            if overhead > self.overhead_s:
-                self.overhead_s = min(overhead, 2.0 * self.overhead_s + 0.001)
-            else:
-                self.overhead_s += (overhead - self.overhead_s) * 0.1
+            self._learn_overhead(max(0.0, waited))
             return
         due = now if batch.started == NO_DEADLINE else batch.started
         expected = due - batch.sent_at  # what it waits when it has to; when it has not, it waits for the links only
-        if expected > _CLEAR * self.overhead_s + _CLEAR_S:
+        if waited > _CLEAR * expected + _CLEAR_S and waited > self.overhead_s:  # it came too late: the replica idled
+            self._learn_overhead(waited)
+        elif expected > _CLEAR * self.overhead_s + _CLEAR_S:
             self._evidence = self._evidence + 1 if waited < 0.5 * (expected + self.overhead_s) else 0
             if self._evidence >= _EVIDENCE:
                 self._evidence = 0
                 self.width = min(_MAX_WIDTH, self.width + 1)
+
+    def _learn_overhead(self, overhead: float) -> None:
+        if overhead > self.overhead_s > 0.0:  # one accident must not be taken for the rule
+            self.overhead_s = min(overhead, 2.0 * self.overhead_s + 0.001)
+        elif overhead > self.overhead_s:
+            self.overhead_s = overhead
+        else:
+            self.overhead_s += (overhead - self.overhead_s) * 0.1
 
     def _plan(self, replica: Replica) -> None:
         """When slots become free there, and how much work it has."""

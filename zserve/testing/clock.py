@@ -7,24 +7,29 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["START_MS", "VirtualClock"]
+__all__ = ["START_MS", "Overrun", "VirtualClock"]
 
 START_MS = 1_700_000_000_000
 """The time of day at virtual time 0, milliseconds since the epoch."""
 
 
+class Overrun(AssertionError):
+    """More happened than can be right: messages beget messages without end."""
+
+
 class VirtualClock:
     """Events by time; those of one instant happen in the order in which they were asked for.
 
-    now: seconds since the start.  There is no way to take an event back: who asked for it looks whether it still
+    now: seconds since the start.  max_events: more raise :class:`Overrun`.  There is no way to take an event back: who asked for it looks whether it still
     matters, as a process does that gets a signal too late.
     """
 
-    __slots__ = ("_heap", "_sequence", "events", "now")
+    __slots__ = ("_heap", "_sequence", "events", "max_events", "now")
 
     def __init__(self) -> None:
         self.now = 0.0
         self.events = 0
+        self.max_events = 1 << 62
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
 
@@ -49,6 +54,8 @@ class VirtualClock:
             if when > self.now:
                 self.now = when
             self.events += 1
+            if self.events > self.max_events:
+                raise Overrun(f"more than {self.max_events} events in {self.now:.3f} s of virtual time")
             callback(*args)
             if stop is not None and stop():
                 return True

@@ -308,7 +308,7 @@ class Network:
             (connection.up if upward else connection.down).held.append(data)
             return
         if not target.alive:
-            if not target.silent:  # its kernel answers for it
+            if not target.silent and data is not _FIN:  # its kernel answers for it
                 self._tell_gone(connection, to_router=not upward)
             return
         if data is _FIN:

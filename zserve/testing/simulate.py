@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from .clock import Overrun
 from .fabric import SimFabric
 from .faults import MIXES, Faults
 from .hub import SpinningCore
@@ -20,6 +21,8 @@ from .replicas import ServiceModel
 __all__ = ["Outcome", "Scenario", "simulate"]
 
 _POLL_S = 0.05
+_MAX_EVENTS = 300_000
+"""A run has some 10,000 events; this many are a storm."""
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +86,7 @@ def simulate(seed: int, scenario: Scenario | None = None, prepare: Callable[[Sim
     started = time.perf_counter()
     scenario = scenario or Scenario()
     fabric = SimFabric(seed)
+    fabric.clock.max_events = _MAX_EVENTS
     if prepare is not None:
         prepare(fabric)
     watch = Invariants(fabric)
@@ -90,6 +94,8 @@ def simulate(seed: int, scenario: Scenario | None = None, prepare: Callable[[Sim
     outcome = Outcome(seed)
     try:
         _run(fabric, watch, scenario, outcome)
+    except Overrun as error:
+        watch.violate("it comes to rest", str(error))
     except SpinningCore as error:
         watch.violate("no core spins", str(error))
     except AssertionError as error:
