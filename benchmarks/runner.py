@@ -58,6 +58,8 @@ class _Run:
 
     def workload(self, workload: Workload, systems: Sequence[System]) -> None:
         cases = [case.name for launch in workload.chosen() for case in launch.cases]
+        if not cases:
+            return  # others were asked for
         able: dict[str, Path] = {}
         for system in systems:
             try:
@@ -82,6 +84,8 @@ class _Run:
                 wait_for_calm(self.settings.calm_s)
                 try:
                     for case, found in limit().items():
+                        if case not in cases:
+                            continue
                         self.results.add(workload.name, case, name, round_, found)
                 except NotRun as error:
                     self.results.not_run(workload.name, name, str(error))

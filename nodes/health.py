@@ -50,7 +50,9 @@ class HealthChecks:
             self._asked = True
             self._executor.call(self._check)
         elif self._began and time.monotonic() - self._began > config.health_check_timeout:
-            self._ill(f"check_health() has not come back for {config.health_check_timeout:g} s")
+            trouble = f"check_health() has not come back for {config.health_check_timeout:g} s"
+            log.error("backend %r is not well: %s", self._core.backend, trouble)
+            self._on_ill(trouble)
             return
         period_s = config.health_check_period
         self._loop.call_later(min(period_s, config.health_check_timeout) if self._asked else period_s, self._look)
@@ -68,8 +70,4 @@ class HealthChecks:
     def _checked(self, trouble: str) -> None:
         self._asked = False
         if trouble and not self._core.draining:
-            self._ill(trouble)
-
-    def _ill(self, trouble: str) -> None:
-        log.error("backend %r is not well: %s", self._core.backend, trouble)
-        self._on_ill(trouble)
+            self._on_ill(trouble)

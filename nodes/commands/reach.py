@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -52,7 +53,8 @@ def connect(address: str | None) -> ControlClient:
 
 def routers_of(url: str) -> list[str]:
     """The routers that the gateway at *url* knows.  Raises :class:`FabricUnreachable`."""
-    page = url.rstrip("/") + "/-/fabric"
+    parts = urllib.parse.urlsplit(url)
+    page = f"{parts.scheme}://{parts.netloc}/-/fabric"
     try:
         with _opener.open(page, timeout=_PAGE_TIMEOUT_S) as answer:
             said = json.loads(answer.read(_PAGE_LIMIT))

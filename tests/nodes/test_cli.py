@@ -80,6 +80,9 @@ def test_version() -> None:
         (["traffic", "set", "digits", "SVM=x"], "does not look like BACKEND=WEIGHT"),
         (["traffic", "set", "digits", "a=1", "a=0"], "a backend is named twice"),
         (["status", "--address", "nonsense"], "address must look like"),
+        (["status", "--watch", "0"], "'--watch'"),
+        (["deploy"], "missing argument 'FILE'"),
+        (["deploy", "app.toml", "--json"], "--json does not ask: give --yes or --dry-run with it"),
         (["--config", "/nowhere.toml", "status"], "cannot read the settings file /nowhere.toml"),
     ],
 )

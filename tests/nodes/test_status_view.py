@@ -31,6 +31,7 @@ STATUS: dict[str, Any] = {
                 "admitted": 12345,
                 "completed": 12340,
                 "refused": {"full": 1, "late_on_arrival": 2},
+                "errors": 6,
                 "expired": 4,
                 "lost": 0,
                 "queued": 2,
@@ -52,7 +53,19 @@ STATUS: dict[str, Any] = {
             "reason": "Traceback (most recent call last):\n  File 'm.py'\nValueError: no \x1b[2Jmodel",
         },
     ],
-    "conflicts": [{"key": "endpoint/digits", "loser": "ab" * 32, "winner": "cd" * 32}],
+    "versions": {"endpoint/digits": 4, "backend/SVM:v1": 2},
+    "conflicts": [
+        {
+            "key": "endpoint/digits",
+            "loser": "ab" * 32,
+            "winner": "cd" * 32,
+            "writer": "dd" * 16,
+            "written_ms": 1_700_000_000_000,
+            "lost": {"route": "/digits", "traffic": {"SVM:v1": 1.0}},
+            "kept": {"route": "/digits", "traffic": {"RF:v2": 1.0}},
+            "differs": {"traffic": [{"SVM:v1": 1.0}, {"RF:v2": 1.0}]},
+        }
+    ],
 }
 
 
@@ -71,13 +84,13 @@ def test_nodes_in_order_of_a_request_with_their_slots() -> None:
 
 def test_endpoints_show_how_traffic_is_shared() -> None:
     digits, inner = rows(render_status(STATUS), "ENDPOINTS")
-    assert digits == ["digits", "/digits", "POST", "SVM:v1=90%", "RF:v2=10%", "shadows", "new=5%"]
+    assert digits == ["digits", "/digits", "POST", "4", "SVM:v1=90%", "RF:v2=10%", "shadows", "new=5%"]
     assert inner[1:3] == ["(handle", "only)"]
 
 
 def test_backends_show_their_counters() -> None:
     assert rows(render_status(STATUS), "BACKENDS") == [
-        ["SVM:v1", "2/3", "12,345", "12,340", "3", "4", "0", "2", "3", "5", "7.2", "32", "0123456789ab"]
+        ["SVM:v1", "2/3", "12,345", "12,340", "6", "3", "4", "0", "2", "3", "5", "7.2", "32", "2", "0123456789ab"]
     ]
 
 
@@ -90,7 +103,22 @@ def test_replicas_show_why_they_failed_and_nothing_controls_the_terminal() -> No
 
 
 def test_conflicts_are_listed() -> None:
-    assert rows(render_status(STATUS), "CONFLICTS (writes that lost)")[0][0] == "endpoint/digits"
+    (row,) = rows(render_status(STATUS), "CONFLICTS (writes that lost)")
+    assert row[0] == "endpoint/digits"
+    assert row[3] == "dddddddd"
+    assert " ".join(row[4:]) == "traffic {SVM:v1=1.0} (kept {RF:v2=1.0})"
+
+
+def test_a_delete_that_lost_and_one_that_won() -> None:
+    conflict = {**STATUS["conflicts"][0], "lost": None}
+    assert "a delete" in render_status({**STATUS, "conflicts": [conflict]})
+    conflict = {**STATUS["conflicts"][0], "kept": None}
+    assert "(kept: deleted)" in render_status({**STATUS, "conflicts": [conflict]})
+
+
+def test_what_is_not_as_it_should_be_is_said_at_the_end() -> None:
+    text = render_status({**STATUS, "disagree": ["endpoint/digits"], "hints": ["b takes batches"]})
+    assert text.endswith("not all routers hold the same yet: endpoint/digits\nhint: b takes batches")
 
 
 def test_no_line_is_wider_than_the_terminal() -> None:

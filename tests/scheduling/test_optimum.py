@@ -123,7 +123,7 @@ def instances(count: int, seed: int, size: int, spread: int, budget: tuple[int, 
     ("slots", "most", "cost", "meets_all", "cases"),
     [
         pytest.param(1, 1, (0, 1), "always", instances(300, 1, 9, 5, (1, 6)), id="one server, unit jobs"),
-        pytest.param(2, 1, (0, 1), "always", instances(400, 2, 9, 2, (1, 3)), id="two servers, unit jobs"),
+        pytest.param(2, 1, (0, 1), "always", instances(250, 2, 9, 2, (1, 3)), id="two servers, unit jobs"),
         pytest.param(1, 1, (0, 3), "always", instances(200, 3, 8, 0, (2, 25)), id="all at once"),
         pytest.param(1, 1, (0, 3), "without idling", instances(300, 4, 8, 12, (3, 16)), id="jobs of three ticks"),
         pytest.param(1, 4, (4, 1), "always", instances(200, 5, 8, 0, (5, 22)), id="batches, all at once"),

@@ -9,6 +9,7 @@ from ..channel.outbox import Outbox, Parcel, Peer
 from ..errors import Refusal
 from ..http.answers import KIND_TEXT
 from ..http.routes import RouteTable
+from ..registry.neighbours import choose_routers
 from ..registry.sync import ConfigSync
 from ..wire.messages import (
     FLAG_IDEMPOTENT,
@@ -86,8 +87,12 @@ class GatewayCore:
     Effects: the outbox, :attr:`answers`, :attr:`pieces` of streamed ones (to be taken after those), and
     :attr:`shutdown_reason` once the whole fabric is to end."""
 
-    def __init__(self, sync: ConfigSync, id_prefix: bytes, limits: GatewayLimits | None = None) -> None:
-        """*id_prefix*: 8 bytes drawn anew at each start; with a counter behind it, a request id is never used twice."""
+    def __init__(
+        self, sync: ConfigSync, id_prefix: bytes, limits: GatewayLimits | None = None, *, max_routers: int = 0
+    ) -> None:
+        """*id_prefix*: 8 bytes drawn anew at each start; with a counter behind it, a request id is never used twice.
+
+        *max_routers*: dial only so many of the routers that become known; 0 for all."""
         self.out = Outbox()
         self.sync = sync
         self.limits = limits or GatewayLimits()
@@ -112,6 +117,9 @@ class GatewayCore:
         self._routes = RouteTable()
         self._routes_generation = -1
         self._next_tick = 0.0
+        self._max_routers = max_routers
+        self._routers_version = -1
+        self._routers_wanted: list[str] = []
 
     # --- what the HTTP side asks ------------------------------------------------------------------------------------
 
@@ -249,6 +257,9 @@ class GatewayCore:
                 router = self._routers.get(flight.router)
                 if router is not None:
                     router.outstanding -= 1
+                if flight.streams:  # it has its Result already
+                    self.pieces.append((flight.token, Chunk(message.id, 0, STREAM_BROKEN), b""))
+                    continue
                 self.answered += 1
                 answers.append((flight.token, message, head, body))
                 if message.streams:
@@ -294,7 +305,13 @@ class GatewayCore:
         return at
 
     def routers_known(self) -> Sequence[str]:
-        return self.sync.routers_known()
+        version = self.sync.membership.version
+        if version != self._routers_version:
+            self._routers_version = version
+            routers = [info for info in self.sync.membership.routers() if info.address]
+            chosen = choose_routers(self.sync.info.node, routers, self._max_routers)
+            self._routers_wanted = [info.address for info in chosen]
+        return self._routers_wanted
 
     # --- the rest ---------------------------------------------------------------------------------------------------
 

@@ -280,7 +280,7 @@ class ReplicaCore:
         remember = self._recent.put
         freed: dict[Peer, int] = {}
         for run, answers in done:
-            if type(answers) is not list:
+            if type(answers) is not list and not isinstance(answers, tuple):
                 self._came_further(run, answers, now)
                 continue
             if not ended(run):
@@ -323,7 +323,8 @@ class ReplicaCore:
         if isinstance(what, StreamPiece):
             self.streams.piece(run, what)
         elif isinstance(what, StreamBegin):
-            self.streams.begin(run, what, now)
+            if not self.streams.begin(run, what, now):
+                self._table.stop(run)
         else:
             self._table.ended(run)
             if isinstance(what, StreamEnd):

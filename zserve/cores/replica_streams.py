@@ -18,6 +18,7 @@ from .replies import Replies
 __all__ = ["ReplicaStreams"]
 
 _NEVER = float("inf")
+_STOPPED = -1
 
 
 class ReplicaStreams:
@@ -32,11 +33,12 @@ class ReplicaStreams:
         self._replies = replies
         self._recent = recent
 
-    def begin(self, run: Run, event: StreamBegin, now: float) -> None:
-        """The first piece, or the headers alone."""
+    def begin(self, run: Run, event: StreamBegin, now: float) -> bool:
+        """The first piece, or the headers alone; False when nobody wants it any more, and the run is to be stopped."""
         call = run.calls[0]
         if call.unwanted_at != _NEVER or not call.waiters:
-            return  # it is being stopped; its end is its answer
+            run.streams = _STOPPED
+            return False
         self.streamed += 1
         run.streams = 1
         call.deadline = run.deadline = run.last_deadline = _NEVER
@@ -52,21 +54,21 @@ class ReplicaStreams:
         result.batch_us = int((run.started - run.given) * 1e6)
         result.run_us = int((now - run.started) * 1e6)
         self._out.send(taker, result, head, body)
+        return True
 
     def piece(self, run: Run, event: StreamPiece) -> None:
         """The next piece; nobody may be left to take it."""
         call = run.calls[0]
-        if run.streams and call.waiters:
+        if run.streams > 0 and call.waiters:
             self._out.send(call.waiters[0], Chunk(call.id, run.streams), b"", event.body)
             run.streams += 1
 
     def end(self, run: Run, event: StreamEnd, now: float) -> None:
         """The executor is done with it."""
         call = run.calls[0]
-        if not run.streams:  # nobody wanted it any more when it was about to begin
-            text = b"cancelled" if call.unwanted_at != _NEVER else b"the answer broke off before it began"
-            status = 499 if call.unwanted_at != _NEVER else 500
-            self._replies.answer(call, (status, KIND_TEXT, b"", text, ORIGIN_REPLICA), int((now - call.arrived) * 1e6))
+        if run.streams <= 0:  # nobody wanted it any more when it was about to begin
+            answer = (499, KIND_TEXT, b"", b"cancelled", ORIGIN_REPLICA)
+            self._replies.answer(call, answer, int((now - call.arrived) * 1e6))
             return
         self._recent.put(call.id, None)
         self._replies.forget(call)
@@ -78,7 +80,7 @@ class ReplicaStreams:
     def on_consumed(self, peer: Peer, message: Consumed) -> None:
         """The client has taken more."""
         call = self._replies.held.get(message.id)
-        if call is not None and call.run is not None and call.run.streams and peer in call.waiters:
+        if call is not None and call.run is not None and call.run.streams > 0 and peer in call.waiters:
             self.consumed.append((call.run, message.total))
 
     def joins_late(self, peer: Peer, call: HeldCall) -> bool:

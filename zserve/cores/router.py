@@ -92,7 +92,7 @@ class RouterCore:
         self.retried = 0
         self.late_results = 0
         self.misplaced = 0
-        self._gateways: set[Peer] = set()
+        self._gateways: dict[Peer, None] = {}  # in the order of joining: a set has another one in each process
         self._entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
         self._serving: dict[Peer, BackendQueue] = {}
@@ -109,7 +109,7 @@ class RouterCore:
         role = hello.info.role
         self.sync.link_up(peer, hello, self.out, now)
         if role in ("gateway", "caller"):  # a caller is a gateway without HTTP: the handles of one process
-            self._gateways.add(peer)
+            self._gateways[peer] = None
         elif role == "replica":
             self.replicas.add(peer, hello)
             queue = self.queues.get(hello.backend)
@@ -121,7 +121,7 @@ class RouterCore:
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.sync.link_down(peer, now, reason)
         if peer in self._gateways:
-            self._gateways.discard(peer)
+            del self._gateways[peer]
             self._gateway_gone(peer, now)
         self._replica_gone(peer, reason, now)
         self.control.link_down(peer, now)

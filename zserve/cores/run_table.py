@@ -166,7 +166,7 @@ class RunTable:
         elif any(other.unwanted_at == _NEVER for other in run.calls) or self._take_back(run, now):
             return
         elif run.unwanted_since() <= now:
-            self._abort(run)
+            self.stop(run)
 
     def _take_back(self, run: Run, now: float) -> bool:
         """Answer or return the calls of a run that the executor has not started; False when it has."""
@@ -177,7 +177,7 @@ class RunTable:
             self._replies.not_run(call, now)
         return True
 
-    def _abort(self, run: Run) -> None:
+    def stop(self, run: Run) -> None:
         """Ask it to stop: a coroutine is cancelled, a generator is left where it yields; other sync code runs on."""
         if not run.aborted:
             run.aborted = True
@@ -194,7 +194,7 @@ class RunTable:
             since = run.unwanted_since()
             if since > now or self._take_back(run, now):
                 continue
-            self._abort(run)
+            self.stop(run)
             if run.started and now - since >= stuck_after_s and not self._is_asynchronous(run):
                 stuck = run
         return stuck

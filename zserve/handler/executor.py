@@ -24,7 +24,7 @@ from ..http.answers import KIND_TEXT, ORIGIN_REPLICA, Answer
 from .encode import Streamable
 from .invoke import Handler, HandlerExit
 from .runs import Run
-from .streams import Driver, StreamBegin, StreamEvent, StreamPiece
+from .streams import Driver, StreamBegin, StreamEnd, StreamEvent, StreamPiece
 
 __all__ = ["Done", "Executor"]
 
@@ -163,7 +163,7 @@ class Executor:
                     answers = error.answers
                 except BaseException as error:  # the handler answers for everything; this would be a bug of ours
                     log.exception("internal error while running a handler")
-                    answers = _internal_error(run, error)
+                    answers = StreamEnd(False) if run.streams > 0 else _internal_error(run, error)
                 run.ended = monotonic()
                 enter(None)
             done((run, answers))
@@ -250,7 +250,7 @@ class Executor:
                     answers = error.answers
                 except BaseException as error:
                     log.exception("internal error while running a handler")
-                    answers = _internal_error(run, error)
+                    answers = StreamEnd(False) if run.streams > 0 else _internal_error(run, error)
                 run.ended = monotonic()
         finally:
             del self._tasks[run]

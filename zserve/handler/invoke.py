@@ -91,8 +91,11 @@ class Handler:
         return self.is_class and callable(getattr(self.instance, "check_health", None))
 
     def check_health(self) -> str:
-        """ "" if the instance is well, else what is wrong with it; not on the loop."""
-        return lifecycle.check_health(self.instance, self.loop)
+        """What is wrong with the instance ("" if nothing is); the traceback goes to the log.  Not on the loop."""
+        trouble, shown = lifecycle.check_health(self.instance, self.loop)
+        if trouble:
+            log.error("backend %r is not well: %s", self.backend, shown.rstrip() or trouble)
+        return trouble
 
     def close(self) -> None:
         """The instance's ``close()``, and then its ``__del__``: nothing here refers to it then.  Not on the loop."""

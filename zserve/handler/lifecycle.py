@@ -54,16 +54,18 @@ def reconfigure(instance: Any, backend: str, user_config: Any, loop: Loop | None
         raise ApplicationError(text) from error
 
 
-def check_health(instance: Any, loop: Loop | None) -> str:
-    """Ask the instance's ``check_health``; "" if it is well (or has none), else what is wrong, with a traceback."""
+def check_health(instance: Any, loop: Loop | None) -> tuple[str, str]:
+    """Ask the instance's ``check_health``: what is wrong in one line, and the traceback of what it raised; both are ""
+    if it is well or has no such method."""
     hook = getattr(instance, "check_health", None)
     if hook is None:
-        return ""
+        return "", ""
     try:
         answer = _settle(hook(), loop)
     except BaseException as error:
-        return f"check_health() failed:\n{user_traceback(error)}"
-    return "check_health() returned False" if answer is False else ""
+        first_line = str(error).strip().partition("\n")[0][:500]
+        return f"check_health() raised {type(error).__name__}: {first_line}", user_traceback(error)
+    return "check_health() returned False" if answer is False else "", ""
 
 
 def close(instance: Any, loop: Loop | None) -> str:

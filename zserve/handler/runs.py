@@ -54,8 +54,8 @@ class Run:
     deadline, last_deadline: the tightest and the latest deadline of its calls.  given: when it was handed to the
     executor (0: not yet).  aborted: its coroutine was asked to stop.  started, ended: when the user's code was called
     and when it was done, seconds of ``time.monotonic`` (the node's clock).  other: it is of the kind (sync or async)
-    that the backend's main callable is not.  flow: of a streamed answer, set by the driver.  streams: its answer has
-    begun (the core's).
+    that the backend's main callable is not.  flow: of a streamed answer, set by the driver.  streams: the number of
+    the next Chunk, once a streamed answer has begun (the core's).
     """
 
     __slots__ = (

@@ -77,8 +77,7 @@ class Driver:
         try:
             production.start()
             for item in value.items:
-                if not production.take(item):
-                    continue
+                production.take(item)
                 while production.pieces:
                     if not production.flow.wait():
                         return production.broken()
@@ -102,11 +101,11 @@ class Driver:
         try:
             production.start()
             async for item in items:
-                if production.take(item):
-                    while production.pieces:
-                        if not await production.flow.wait_async():
-                            return production.broken()
-                        production.put()
+                production.take(item)
+                while production.pieces:
+                    if not await production.flow.wait_async():
+                        return production.broken()
+                    production.put()
                 # What was emitted leaves at the end of this turn of the loop: give it one before the next item.
                 await asyncio.sleep(0)
             return production.complete()
@@ -143,33 +142,33 @@ class _Production:
             self._collected = []
             return
         run.flow = self.flow
+        if run.aborted:  # in this order, so that whoever aborts it now sees the flow
+            self.flow.cancel()
 
     def start(self) -> None:
         """Begin before the first item, where that is wanted."""
         if self._value.eager and self._collected is None:
             self._begin(b"")
 
-    def take(self, item: Any) -> bool:
-        """The next item of the generator; whether there is something to emit.  Raises NotEncodable."""
+    def take(self, item: Any) -> None:
+        """The next item of the generator; what is to be emitted of it is in :attr:`pieces`.  Raises NotEncodable."""
         body, kind = chunk_bytes(item)
         if self._kind is None:
             self._kind = kind
         size = len(body)
         if not size:
-            return False  # an empty chunk would end the answer
+            return  # an empty chunk would end the answer
         if self._collected is not None:
             self._size += size
             if self._size > MAX_COLLECTED_BYTES:
                 raise NotEncodable(f"the handler's generator made more than {MAX_COLLECTED_BYTES} bytes")
             self._collected.append(body)
-            return False
-        if size <= PIECE:
+        elif size <= PIECE:
             self.pieces.append(body)
         else:
             view: Any = memoryview(body)
             self.pieces += [view[start : start + PIECE] for start in range(0, size, PIECE)]
             self.pieces.reverse()
-        return True
 
     def put(self) -> None:
         """Emit the next piece."""

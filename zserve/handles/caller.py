@@ -186,12 +186,14 @@ class Caller:
         )
         self._core = GatewayCore(ConfigSync(info, lambda: time.time_ns() // 1_000_000), id_prefix=info.boot)
         self._hub = Hub(self._core, info, join=self._addresses, on_turn=self._deliver)
-        self._hub.start()
-        self._started.set_result(None)
-        await self._stop.wait()
-        self._deliver()
-        self._fail_flights()
-        await self._hub.stop("the caller has ended")
+        try:
+            self._hub.start()
+            self._started.set_result(None)
+            await self._stop.wait()
+            self._deliver()
+            self._fail_flights()
+        finally:
+            await self._hub.stop("the caller has ended")
 
     def _take(self) -> None:
         """Everything that the threads have left by now."""

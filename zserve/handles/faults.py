@@ -38,7 +38,8 @@ def pack_fault(error: BaseException, traceback: str) -> tuple[bytes, Any]:
         "text": _text(error),
         "traceback": traceback,
     }
-    for name, value in (("args", error.args), ("state", getattr(error, "__dict__", None) or {})):
+    args, state = _reduced(error)
+    for name, value in (("args", args), ("state", state)):
         packer = Packer()
         try:
             skeleton = packer.pack(value, name)
@@ -56,6 +57,17 @@ def pack_fault(error: BaseException, traceback: str) -> tuple[bytes, Any]:
         skeletons, body = Packer().finish([Packer().pack(fault, "the exception")])
     [skeleton] = skeletons
     return skeleton, body
+
+
+def _builtin(kind: type) -> Any:
+    """The part of an exception class that Python itself knows."""
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
+
+
+def _reduced(error: BaseException) -> tuple[Any, Any]:
+    """(arguments, attributes) of *error* as Python sees them, whatever the class says about its own copying."""
+    _, args, *state = _builtin(type(error)).__reduce__(error)
+    return args, (state[0] if state else None) or {}
 
 
 def _clean(fault: dict[str, Any]) -> dict[str, Any]:
@@ -96,12 +108,14 @@ def _remade(module: str, name: str, fault: dict[str, Any]) -> Exception | None:
         if not issubclass(kind, Exception):
             return None
         # The part that Python itself knows is set up from the arguments; what the class adds came as attributes.
-        builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+        builtin = _builtin(kind)
         made: Exception = builtin.__new__(kind, *args)
         builtin.__init__(made, *args)
-        made.args = args
         for key, value in state.items():
-            if isinstance(key, str):
+            member = getattr(builtin, key, None)
+            if hasattr(member, "__set__"):
+                member.__set__(made, value)
+            else:
                 made.__dict__[key] = value
     except Exception:
         return None

@@ -189,7 +189,7 @@ class Packer:
         if arrays.is_array(value):
             return self._array(value)
         if arrays.is_scalar(value):
-            return _Ext(SCALAR, _encode([self._dtype(value.dtype), value.tobytes()]))
+            return _Ext(SCALAR, _encode([self._dtype(value.dtype), value.tobytes()[: value.dtype.itemsize]]))
         if dataclasses.is_dataclass(kind):
             return self._dataclass(value, depth + 1)
         answer_class = getattr(sys.modules.get("zserve.handles.answer"), "ServeAnswer", None)

@@ -158,7 +158,7 @@ class Exchange:
         self._write(refusal.status, KIND_TEXT, headers, body, b"")
 
     def answer(self, result: Result, head: bytes, body: bytes) -> None:
-        """The terminal answer of the fabric."""
+        """The fabric's answer, or the beginning of a streamed one."""
         if self.disconnected or self.response_complete:
             return
         headers: list[tuple[bytes, bytes]] = []

@@ -45,6 +45,7 @@ class Membership:
         self._views: dict[bytes, _RouterView] = {}
         self._arrivals = 0
         self._nodes: dict[bytes, NodeInfo] | None = None
+        self._by_role: dict[str, list[NodeInfo]] = {}
 
     # --- the own view of a router -------------------------------------------------------------------------------------
 
@@ -176,8 +177,13 @@ class Membership:
         return [(node, view.up_since) for node, view in self._views.items() if view.links]
 
     def _of_role(self, role: str) -> list[NodeInfo]:
-        return sorted((info for info in self.nodes().values() if info.role == role), key=lambda info: info.node)
+        found = self._by_role.get(role)
+        if found is None:
+            found = sorted((info for info in self.nodes().values() if info.role == role), key=lambda info: info.node)
+            self._by_role[role] = found
+        return list(found)
 
     def _changed(self) -> None:
         self._nodes = None
+        self._by_role = {}
         self.version += 1

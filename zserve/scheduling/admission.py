@@ -31,9 +31,6 @@ class Admission:
     """Decides on arrivals at one backend's queue, and says how long its backlog is."""
 
     __slots__ = (
-        "_bound_ahead",
-        "_bound_at",
-        "_bound_s",
         "_fleet",
         "_heap",
         "_idle",
@@ -43,6 +40,9 @@ class Admission:
         "_surveyed",
         "_times",
         "_work",
+        "bound_ahead",
+        "bound_at",
+        "bound_s",
         "caution",
         "margin_s",
         "max_batch",
@@ -70,9 +70,9 @@ class Admission:
         self.width = 1  # batches that a replica runs at a time
         self.caution = caution
         self.margin_s = margin_s
-        self._bound_at = self._surveyed = -1.0
-        self._bound_ahead = 0
-        self._bound_s = 0.0
+        self.bound_at = self._surveyed = -1.0
+        self.bound_ahead = 0
+        self.bound_s = 0.0
         self._pipelines = 1
         self._idle = 0
         self._work = 0.0  # seconds of batches at the replicas, summed
@@ -94,11 +94,11 @@ class Admission:
         if not times.seen or not fleet.members or fleet.in_flight + fleet.credit <= 0:
             return None
         ahead = self._heap.live
-        if now != self._bound_at or ahead > self._bound_ahead:
-            self._bound_at = now
-            self._bound_ahead = ahead + _BOUND_STEP
-            self._bound_s = self.needed_s(self._bound_ahead, now, NO_DEADLINE) + self.margin_s
-        if entry.deadline - now >= self._bound_s:  # even behind everything that waits, and some more
+        if now != self.bound_at or ahead > self.bound_ahead:
+            self.bound_at = now
+            self.bound_ahead = ahead + _BOUND_STEP
+            self.bound_s = self.needed_s(self.bound_ahead, now, NO_DEADLINE) + self.margin_s
+        if entry.deadline - now >= self.bound_s:  # even behind everything that waits, and some more
             return None
         total = entry.deadline - entry.arrived
         budget = entry.deadline - now - min(self.margin_s, 0.05 * total)
@@ -153,7 +153,7 @@ class Admission:
 
     def touched(self) -> None:
         """Something was sent or answered: look again even at the same time."""
-        self._bound_at = self._surveyed = -1.0
+        self.bound_at = self._surveyed = -1.0
 
     def _survey(self, now: float) -> None:
         """Look over the replicas, once for all requests of a turn."""

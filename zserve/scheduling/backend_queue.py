@@ -143,10 +143,13 @@ class BackendQueue:
                 if deadline != deadline:
                     return Refusal(400, "the deadline is not a number")
                 return Refusal(504, "the deadline had passed on arrival")
-            refusal = admission.late(entry, now)
-            if refusal is not None:
-                counts["refused_late"] += 1
-                return refusal
+            # Whoever would be in time behind everything that waits is not looked at any closer.
+            sure = now == admission.bound_at and heap.live <= admission.bound_ahead
+            if not sure or deadline - now < admission.bound_s:
+                refusal = admission.late(entry, now)
+                if refusal is not None:
+                    counts["refused_late"] += 1
+                    return refusal
         self._seq = entry.seq = self._seq + 1
         self._queued[entry.id] = entry
         heap.push(entry)

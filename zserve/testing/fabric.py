@@ -24,7 +24,7 @@ class SimFabric:
     """Everything comes from *seed*: two fabrics that are told the same things do the same, to the byte.
 
     as_bytes: see :class:`Network`.  join: how many routers a new node is told of.  make_registry makes every node's
-    registry, make_executor what stands for user code; both may be replaced.
+    registry, make_executor what stands for user code; both may be replaced.  max_routers: of gateways.
     """
 
     def __init__(self, seed: int | str = 0, *, as_bytes: bool = True, trace: bool = True, join: int = 2) -> None:
@@ -38,6 +38,7 @@ class SimFabric:
         self.models: dict[str, ServiceModel] = {}
         self.make_registry: Callable[[bytes], Registry] = Registry
         self.make_executor: Callable[[SimWorker, Start], Executor] = self._model_executor
+        self.max_routers = 0
         self._join = join
 
     def _model_executor(self, worker: SimWorker, start: Start) -> Executor:
@@ -87,8 +88,12 @@ class SimFabric:
             yield from worker.replicas.values()
 
     def addresses_to_join(self) -> list[str]:
-        """What a node is told on its command line."""
-        return [router.address for router in self.routers()[: self._join]]
+        """What a node is told on its command line: some of the routers, not the same for all."""
+        routers = self.routers()
+        if len(routers) <= self._join:
+            return [router.address for router in routers]
+        start = len(self.nodes) % len(routers)
+        return [router.address for router in (routers + routers)[start : start + self._join]]
 
     # --- time and faults ----------------------------------------------------------------------------------------------
 

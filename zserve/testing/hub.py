@@ -180,14 +180,17 @@ class SimHub:
                 self._on_turn()
                 if not self.alive:
                     return
-            for peer, parcels in out.take().items():
-                self._send(peer, parcels)
-            publications = out.take_publications()
-            if publications and self._bind:
-                self._network.publish(self, [(message, b"", b"") for message in publications])
-            now = self.now()
-            for peer, reason in out.take_closed():
-                self.links.lost(peer, reason, now)
+            if out.pending:
+                for peer, parcels in out.take().items():
+                    self._send(peer, parcels)
+            if out.publications:
+                publications = out.take_publications()
+                if self._bind:
+                    self._network.publish(self, [(message, b"", b"") for message in publications])
+            if out.closed:
+                now = self.now()
+                for peer, reason in out.take_closed():
+                    self.links.lost(peer, reason, now)
             dropped = self.links.dropped
             if dropped:
                 self.links.dropped = []

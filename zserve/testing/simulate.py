@@ -142,7 +142,8 @@ def _run(fabric: SimFabric, watch: Invariants, scenario: Scenario, outcome: Outc
     for gateway in fabric.gateways():
         load.run(gateway, end + 2.0)
     operators.run(end, 0.5, backends, endpoints)
-    faults = Faults(fabric, random.Random(f"{fabric.seed} faults"), fault_names)
+    every_s = rng.choice((0.3, 1.0, 2.0))
+    faults = Faults(fabric, random.Random(f"{fabric.seed} faults"), fault_names, every_s)
     faults.run(end)
     fabric.clock.run_until(end)
 
