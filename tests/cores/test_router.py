@@ -8,7 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from zserve.cores.router import MAX_ATTEMPTS, PARK_S, RouterCore
+from zserve.cores.parking import PARK_S
+from zserve.cores.retries import MAX_ATTEMPTS
+from zserve.cores.router import RouterCore
 from zserve.registry.sync import ConfigSync
 from zserve.wire.messages import (
     FLAG_IDEMPOTENT,
@@ -205,7 +207,7 @@ def test_a_request_that_kills_every_replica_is_given_up(bench: Bench) -> None:
 
 def test_retries_have_a_budget(bench: Bench) -> None:
     bench.serve("b")
-    bench.router._retry_tokens = 3.0
+    bench.router.retries.tokens = 3.0
     replica = bench.replica("r1")
     for number in range(10):
         bench.request(number, flags=FLAG_IDEMPOTENT, budget_us=10_000_000)

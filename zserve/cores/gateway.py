@@ -72,11 +72,12 @@ Piece = tuple[Any, Chunk, bytes]
 
 
 class _Router:
-    __slots__ = ("leaving", "node", "outstanding", "unready")
+    __slots__ = ("leaving", "outstanding", "peer", "sent", "unready")
 
-    def __init__(self, node: bytes) -> None:
-        self.node = node
+    def __init__(self, peer: Peer) -> None:
+        self.peer = peer
         self.outstanding = 0
+        self.sent = 0
         self.leaving = False
         self.unready: list[str] | None = None
 
@@ -220,7 +221,7 @@ class GatewayCore:
         self.sync.link_up(peer, hello, self.out, now)
         if hello.info.role != "router":
             return
-        self._routers[peer] = _Router(hello.info.node)
+        self._routers[peer] = _Router(peer)
         homeless = self._homeless
         self._homeless = {}
         for key in homeless:
@@ -316,17 +317,19 @@ class GatewayCore:
     # --- the rest ---------------------------------------------------------------------------------------------------
 
     def _send(self, key: bytes, flight: Flight, now: float) -> None:
-        """Give the request to the router that owes least."""
-        best: Peer = b""
-        least = 1 << 60
-        for peer, router in self._routers.items():
-            if router.outstanding < least and not router.leaving:
-                best, least = peer, router.outstanding
-        if not best:
+        """Give the request to the router that owes least; among equals to the one that has had fewer."""
+        best: _Router | None = None
+        for router in self._routers.values():
+            if router.leaving:
+                continue
+            if best is None or (router.outstanding, router.sent) < (best.outstanding, best.sent):
+                best = router
+        if best is None:
             self._homeless[key] = None
             return
-        self._routers[best].outstanding += 1
-        flight.router = best
+        best.outstanding += 1
+        best.sent += 1
+        flight.router = peer = best.peer
         message = flight.message
         if flight.sent:
             self.resent += 1
@@ -334,7 +337,7 @@ class GatewayCore:
         flight.sent += 1
         left = flight.deadline - now
         message.budget_us = NO_BUDGET if left > 1e9 else max(0, int(left * 1e6))
-        self.out.send(best, message, flight.head, flight.body)
+        self.out.send(peer, message, flight.head, flight.body)
 
     def _returned(self, peer: Peer, message: Return, now: float) -> None:
         """A router hands back requests that it has not started: to another one with them."""

@@ -43,19 +43,14 @@ from ..wire.messages import (
 )
 from .control import ControlDesk
 from .endpoints import EndpointTable
+from .parking import Parking
 from .relays import Relays
 from .replicas import ReplicaTable
+from .retries import MAX_ATTEMPTS, RetryBudget
 
 __all__ = ["ORIGIN_ROUTER", "RouterCore"]
 
 ORIGIN_ROUTER = 2
-PARK_S = 2.0
-"""How long a request for an endpoint that this router has not heard of waits for the news."""
-MAX_PARKED = 10_000
-RETRY_SHARE = 0.1
-"""Retries may be this share of the requests, plus :data:`RETRY_BURST` (Google SRE book, "Handling overload")."""
-RETRY_BURST = 100.0
-MAX_ATTEMPTS = 3
 _TICK_S = 1.0
 
 
@@ -85,6 +80,8 @@ class RouterCore:
         self.endpoints = EndpointTable(sync.registry, rng, self._backlog)
         self.control = ControlDesk(self, wall_ms)
         self.relays = Relays(self)
+        self.parking = Parking()
+        self.retries = RetryBudget()
         self.default_policy = policy
         self.default_policy_kwargs = dict(policy_kwargs or {})
         self.errors: dict[str, int] = {}  # by backend: answers of 500 and more that its replicas gave
@@ -96,9 +93,6 @@ class RouterCore:
         self._entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
         self._serving: dict[Peer, BackendQueue] = {}
-        self._parked: dict[str, list[tuple[float, Peer, Request, bytes, bytes]]] = {}
-        self._parked_count = 0
-        self._retry_tokens = RETRY_BURST
         self._touched: dict[str, BackendQueue] = {}
         self._next_tick = 0.0
         self._apply_config(0.0)
@@ -168,7 +162,8 @@ class RouterCore:
         self.sync.tick(self.out, now)
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
-            self._expire_parked(now)
+            for gateway, request, _, _ in self.parking.expired(now):
+                self._refuse(gateway, request.id, Refusal(404, f"there is no endpoint {request.endpoint!r}"))
             self.control.tick(now)
         self._after(now)
 
@@ -199,11 +194,12 @@ class RouterCore:
             return
         endpoint = self.endpoints.get(message.endpoint)
         if endpoint is None:
-            self._park(peer, message, head, body, now)
+            if not self.parking.park((peer, message, head, body), now):
+                text = f"endpoint {message.endpoint!r} is not known here yet"
+                self._refuse(peer, message.id, Refusal(503, text, 1.0))
             return
         self.requests += 1
-        if self._retry_tokens < RETRY_BURST:
-            self._retry_tokens += RETRY_SHARE
+        self.retries.earn()
         backend = endpoint.choose(message.shard)
         queue = self.queues.get(backend) if backend is not None else None
         if queue is None:
@@ -370,8 +366,7 @@ class RouterCore:
             self._entries.pop(entry.id, None)
             return
         may_retry = bool(entry.flags & FLAG_IDEMPOTENT) or queue.config.retryable
-        if may_retry and entry.attempt + 1 < MAX_ATTEMPTS and self._retry_tokens >= 1.0 and entry.deadline > now:
-            self._retry_tokens -= 1.0
+        if may_retry and entry.attempt + 1 < MAX_ATTEMPTS and entry.deadline > now and self.retries.spend():
             self.retried += 1
             entry.attempt += 1
             queue.requeue(entry, now)
@@ -409,10 +404,8 @@ class RouterCore:
                 del self._entries[entry.id]
                 if entry.gateway:
                     returned.setdefault(entry.gateway, []).append(entry.id)
-        for parked in self._parked.values():
-            for _, gateway, message, _, _ in parked:
-                returned.setdefault(gateway, []).append(message.id)
-        self._parked.clear()
+        for gateway, request, _, _ in self.parking.drain():
+            returned.setdefault(gateway, []).append(request.id)
         for gateway in self._gateways:
             # An empty list says so, too: nothing new to this router.
             self.out.send(gateway, Return(returned.get(gateway, []), "this router is shutting down"))
@@ -461,28 +454,8 @@ class RouterCore:
                     self._cancel(key, now)
                     self._refuse(gateway, key, Refusal(404, f"endpoint {name!r} was deleted"))
             return
-        for _, peer, message, head, body in self._parked.pop(name, ()):
-            self._parked_count -= 1
+        for peer, message, head, body in self.parking.take(name):
             self._on_request(peer, message, head, body, now)
-
-    def _park(self, peer: Peer, message: Request, head: bytes, body: bytes, now: float) -> None:
-        """A gateway may know an endpoint before this router does."""
-        if self._parked_count >= MAX_PARKED:
-            self._refuse(peer, message.id, Refusal(503, f"endpoint {message.endpoint!r} is not known here yet", 1.0))
-            return
-        self._parked.setdefault(message.endpoint, []).append((now + PARK_S, peer, message, head, body))
-        self._parked_count += 1
-
-    def _expire_parked(self, now: float) -> None:
-        for name, waiting in list(self._parked.items()):
-            kept = [item for item in waiting if item[0] > now]
-            for _, peer, message, _, _ in waiting[: len(waiting) - len(kept)]:
-                self._refuse(peer, message.id, Refusal(404, f"there is no endpoint {name!r}"))
-            self._parked_count -= len(waiting) - len(kept)
-            if kept:
-                self._parked[name] = kept
-            else:
-                del self._parked[name]
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
