@@ -36,6 +36,7 @@ def offer(plan: Plan) -> Offered:
             capture_output=True,
             timeout=limit_s,
             cwd=_ROOT,
+            start_new_session=True,
         )
     except subprocess.TimeoutExpired:
         raise NotRun(f"the open-loop generator did not end within {limit_s:.0f} s") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -86,6 +87,18 @@ class Site:
             )
         self._spawned.append(process)
 
+    def spawn_together(
+        self, commands: Sequence[Sequence[object]], environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start several processes as one system; if the last one fails, they all end.
+
+        They share a session, as those of a system that starts its processes by itself: Linux divides the processor
+        among sessions first (sched_autogroup), and one that came in several would get more of a busy machine.
+        """
+        *others, last = [shlex.join(str(part) for part in command) for command in commands]
+        background = " ".join(f"{command} &" for command in others)
+        self.spawn(["/bin/sh", "-c", f"{background} {last} || kill 0; wait"], environment)
+
     def log_tail(self, lines: int = 8) -> str:
         text = self._log.read_text(errors="replace") if self._log.exists() else ""
         return " / ".join(line.strip() for line in text.splitlines()[-lines:] if line.strip())[-800:]
@@ -155,12 +168,14 @@ class Site:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def stop(self) -> None:
-        """Ask all that was spawned to end, last first.  What is still there ten seconds later, or one second after the
-        last of them has ended, is killed."""
+        """SIGTERM to the process groups of all that was spawned, last first, and in the end SIGKILL.
+
+        That comes after ten seconds, or one second after the last of what was spawned has ended.
+        """
         self.processes()
         for process in reversed(self._spawned):
             if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
+                os.killpg(process.pid, signal.SIGTERM)
         end = time.monotonic() + STOP_S
         orphaned = False
         while self._alive() and time.monotonic() < end:

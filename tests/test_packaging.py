@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("zserve/**/*.py"), *ROOT.glob("nodes/**/*.py")])
 PURE = [*ROOT.glob("zserve/cores/*.py"), *ROOT.glob("zserve/scheduling/*.py"), ROOT / "zserve/channel/links.py"]
+FORBIDDEN = "asyncio concurrent multiprocessing os select socket subprocess threading time uvloop zmq"
 
 
 def imports(path: Path) -> set[str]:
@@ -31,16 +32,13 @@ def imports(path: Path) -> set[str]:
 def test_every_package_is_installed() -> None:
     declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     there = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("zserve/**/__init__.py")}
-    there |= {
-        "zserve." + ".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("nodes/**/__init__.py")
-    }
+    there |= {"zserve." + ".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("nodes/**/__init__.py")}
     assert declared == there
 
 
 @pytest.mark.parametrize("path", PURE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_cores_import_no_socket_clock_or_thread(path: Path) -> None:
-    forbidden = {"asyncio", "concurrent", "multiprocessing", "os", "select", "socket", "subprocess", "threading", "time",
-                 "uvloop", "zmq"}  # fmt: skip
+    forbidden = set(FORBIDDEN.split())
     assert not {name.partition(".")[0] for name in imports(path)} & forbidden
 
 

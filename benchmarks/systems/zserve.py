@@ -126,14 +126,13 @@ class Apart(_Zserve):
     title = "zserve node: gateway, router and worker as processes of their own"
 
     def start(self, site: Site) -> None:
-        node = [site.python, "-m", "zserve", "node", "--role"]
-        address = f"ipc://{site.folder}/router"
-        here = {"ZSERVE_RUN_DIR": _run_directory(site)}
-        site.spawn([*node, "router", "--bind", address], here)
-        site.spawn([*node, "worker", "--join", address, "--app-dir", site.folder], here)
-        site.spawn([*node, "gateway", "--join", address, "--http", site.host], here)
-        (site.folder / "join.py").write_text(_JOIN)
-        site.spawn([site.python, "join.py", address], here)
+        address = _address(site)
+        _spawn_nodes(
+            site,
+            ["--role", "router", "--bind", address],
+            ["--role", "worker", "--join", address, "--app-dir", site.folder],
+            ["--role", "gateway", "--join", address, "--http", site.host],
+        )
 
 
 class Together(_Zserve):
@@ -141,13 +140,23 @@ class Together(_Zserve):
     title = "zserve node: gateway and router in one process, worker in another"
 
     def start(self, site: Site) -> None:
-        node = [site.python, "-m", "zserve", "node"]
-        address = f"ipc://{site.folder}/router"
-        here = {"ZSERVE_RUN_DIR": _run_directory(site)}
-        site.spawn([*node, "--role", "gateway", "--role", "router", "--bind", address, "--http", site.host], here)
-        site.spawn([*node, "--role", "worker", "--join", address, "--app-dir", site.folder], here)
-        (site.folder / "join.py").write_text(_JOIN)
-        site.spawn([site.python, "join.py", address], here)
+        address = _address(site)
+        _spawn_nodes(
+            site,
+            ["--role", "gateway", "--role", "router", "--bind", address, "--http", site.host],
+            ["--role", "worker", "--join", address, "--app-dir", site.folder],
+        )
+
+
+def _address(site: Site) -> str:
+    return f"ipc://{site.folder}/router"
+
+
+def _spawn_nodes(site: Site, *nodes: list[object]) -> None:
+    """Nodes with these options, and a client that declares the app to them."""
+    (site.folder / "join.py").write_text(_JOIN)
+    commands: list[list[object]] = [[site.python, "-m", "zserve", "node", *node] for node in nodes]
+    site.spawn_together([*commands, [site.python, "join.py", _address(site)]], {"ZSERVE_RUN_DIR": _run_directory(site)})
 
 
 def _run_directory(site: Site) -> str:

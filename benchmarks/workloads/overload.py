@@ -21,7 +21,7 @@ from .workload import Case, Found, Launch, Meter, Workload
 __all__ = ["Overload"]
 
 DEADLINE_MS = 100.0
-PATIENCE_S = 1.0
+PATIENCE_S = 0.5
 
 
 class Overload(Workload):

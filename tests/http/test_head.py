@@ -32,7 +32,7 @@ def test_a_head_comes_back(
 
 
 def test_a_head_of_another_version() -> None:
-    later = msgspec.msgpack.encode(["GET", "/", b"q", [], {}, "", "http", "", b"", "a field of the future"])
+    later = msgspec.msgpack.encode(["GET", "/", b"q", [], {}, "", "http", "", b"", b"", "a field of the future"])
     assert decode_head(later) == RequestHead("GET", "/", b"q")
     assert decode_head(msgspec.msgpack.encode(["GET", "/"])) == RequestHead("GET", "/")
 

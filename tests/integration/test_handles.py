@@ -6,6 +6,7 @@ import asyncio
 import datetime
 import decimal
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -394,3 +395,22 @@ def test_a_script_with_an_embedded_fabric(end: str) -> None:
     said = ["8 abab", "11", "[2, 4, 2, 4]", "cc", "\"there is no endpoint 'double'\"", *(["left"] if end else [])]
     assert done.stdout.splitlines() == said, done.stderr
     assert seconds < 40
+
+
+def test_the_page_about_handles() -> None:
+    """Its blocks are one script."""
+    page = (Path(__file__).parents[2] / "docs" / "handles.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 10
+    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
+        script = Path(folder) / "page.py"
+        script.write_text("\n".join(blocks))
+        done = subprocess.run(
+            [sys.executable, str(script)],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            env={**os.environ, "ZSERVE_RUN_DIR": folder},
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from zserve.control.client import ControlClient
 from zserve.errors import ApplicationError, ServeError
 
 from .fabric import Fabric, eventually
+from .running import RunningApp
 
 pytestmark = pytest.mark.integration
 
@@ -144,3 +146,18 @@ def test_sync_methods_one_at_a_time_and_async_ones_together(
         alone = [pool.submit(get, running, single) for _ in range(10)]
         assert [one.result(20) for one in met] == ["met"] * 10
         assert {one.result(20)["most"] for one in alone} == {1}
+
+
+# --- the documentation ------------------------------------------------------------------------------------------------
+
+
+def test_the_code_of_the_documentation(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "backends.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "app.py").write_text("\n".join(blocks))
+    with RunningApp("app", tmp_path) as app, httpx.Client(base_url=app.url, timeout=20) as http:
+        assert http.get("/score?x=2").json() == {"score": 1.0, "above": True}
+        assert http.get("/mixed").json() == {"total": 0}
+        assert http.get("/mixed", headers={"x-serve-call-method": "add"}).json() == {"total": 1}
+        refused = http.get("/score", headers={"x-serve-call-method": "close"})
+        assert refused.status_code == 404

@@ -9,6 +9,7 @@ at once, because their reader wants to know that it is connected long before the
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -108,6 +109,8 @@ class Driver:
                     production.put()
                 # What was emitted leaves at the end of this turn of the loop: give it one before the next item.
                 await asyncio.sleep(0)
+                if run.aborted:  # and the generator has swallowed the cancellation
+                    return production.broken()
             return production.complete()
         except BaseException as error:
             return production.failed(error)
@@ -217,12 +220,13 @@ class _Threaded:
         self._value = value
         self._items: Iterator[Any] = iter(value.items)
         self._pool = ThreadPoolExecutor(1, "zserve-stream")
+        self._context = contextvars.copy_context()
 
     def __aiter__(self) -> _Threaded:
         return self
 
     async def __anext__(self) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._next)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._context.run, self._next)
 
     def _next(self) -> Any:
         try:
@@ -233,6 +237,6 @@ class _Threaded:
     async def close(self) -> None:
         """Close it in its thread, behind the item that it may be busy with."""
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._value.close)
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._context.run, self._value.close)
         finally:
             self._pool.shutdown(wait=False)

@@ -213,7 +213,7 @@ class Caller:
                 endpoint, head, body, deadline, answer, now, flags=flags, shard=shard, method=method
             )
             if type(opened) is Refusal:
-                error = Overloaded(opened.reason)
+                error = Overloaded(opened.reason.replace("the gateway", "this process"))
                 error.retry_after_s = opened.retry_after_s
                 answer.fail(error)
             else:

@@ -112,7 +112,7 @@ def _remade(module: str, name: str, fault: dict[str, Any]) -> Exception | None:
         made: Exception = builtin.__new__(kind, *args)
         builtin.__init__(made, *args)
         for key, value in state.items():
-            member = getattr(builtin, key, None)
+            member: Any = getattr(builtin, key, None)
             if hasattr(member, "__set__"):
                 member.__set__(made, value)
             else:

@@ -60,7 +60,7 @@ class ServeHandle:
     def __reduce__(self) -> Any:
         return ServeHandle, (self.endpoint, self._settings)
 
-    def remote(self, data: Any = None, **kwargs: Any) -> ServeAnswer:
+    def remote(self, /, data: Any = None, **kwargs: Any) -> ServeAnswer:
         """Call the endpoint; returns at once.
 
         The backend gets *data* as ``request.data`` (``.json``, ``.form``), and each keyword as a keyword argument (or,

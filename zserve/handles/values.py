@@ -278,10 +278,10 @@ class Packer:
         return _Ext(DATACLASS, _encode([module, qualname, prepared]))
 
     def _answer(self, answer: ServeAnswer) -> Any:
-        if answer.failed():
-            self.failed = self.failed or answer
-            return None
         if answer.done():
+            if answer.failed():
+                self.failed = self.failed or answer
+                return None
             return _Ext(NESTED, self._place(*answer.packed()))
         if not self._token:
             self._token = os.urandom(_TOKEN)

@@ -20,7 +20,7 @@ from .routes import Match
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
-    from .protocol import Exchange
+    from .exchange import Exchange
 
 __all__ = ["HttpFront"]
 

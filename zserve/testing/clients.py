@@ -26,8 +26,8 @@ class Call:
 
     __slots__ = ("args", "error", "id", "on_end", "op", "peer", "result", "state", "text", "warnings")
 
-    def __init__(self, id: int, op: str, args: dict[str, Any], peer: Peer) -> None:
-        self.id = id
+    def __init__(self, number: int, op: str, args: dict[str, Any], peer: Peer) -> None:
+        self.id = number
         self.op = op
         self.args = args
         self.peer = peer

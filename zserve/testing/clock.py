@@ -20,8 +20,8 @@ class Overrun(AssertionError):
 class VirtualClock:
     """Events by time; those of one instant happen in the order in which they were asked for.
 
-    now: seconds since the start.  max_events: more raise :class:`Overrun`.  There is no way to take an event back: who asked for it looks whether it still
-    matters, as a process does that gets a signal too late.
+    now: seconds since the start.  max_events: more raise :class:`Overrun`.  There is no way to take an event back: who
+    asked for it looks whether it still matters, as a process does that gets a signal too late.
     """
 
     __slots__ = ("_heap", "_sequence", "events", "max_events", "now")

@@ -59,7 +59,7 @@ def _declarations(app: Any) -> list[Declaration]:
     if isinstance(app, ModuleType):
         found = collect(app)
         if not found:
-            raise ServeError(f'{app.__name__} declares nothing to serve; put @serve.route("/path") over something in it')
+            raise ServeError(f'{app.__name__} declares nothing to serve; put @serve.route("/path") over a function')
         return found
     if isinstance(app, Declaration):
         return [app]
@@ -184,7 +184,7 @@ class Cluster:
         if gateway is not None:
             running = [node for node in running if node is self._node(gateway)]
         if not running:
-            raise ConnectionRefusedError(f"{gateway or 'no gateway'} is running" if gateway is None else f"{gateway} is not running")
+            raise ConnectionRefusedError("no gateway is running" if gateway is None else f"{gateway} is not running")
         pending = Pending(running[next(self._turn) % len(running)], method.upper())
         pending.gateway.hub.deliver(pending.send, path, body, pairs, self._timeout_s, "192.0.2.1:1024")
         return pending

@@ -20,10 +20,11 @@ MAX_ROUTERS = 3
 
 
 class Curve(msgspec.Struct):
-    """delays_s: how long after the write each node had it in force, sorted, over all changes (seconds of virtual time).
+    """delays_s: how long after the write each node had it in force, sorted, over all changes, in virtual seconds.
 
-    nodes, routers: how many.  bytes_a_node: what a node receives a second at rest, in bytes of messages.  speed: virtual
-    seconds for each second of one processor, at rest and while a change spreads.  formed_s: until all had joined, virtual.
+    nodes, routers: how many.  bytes_a_node: what a node receives a second at rest, in bytes of messages.  speed:
+    virtual seconds for each second of one processor, at rest and while a change spreads.  formed_s: until all had
+    joined, virtual.
     """
 
     nodes: int
@@ -44,7 +45,8 @@ class Curve(msgspec.Struct):
         return (
             f"{self.nodes:5d} nodes ({self.routers} routers): 50% in {self.within_s(0.5) * 1000:.1f} ms, 99% in "
             f"{self.within_s(0.99):.3f} s, all in {self.delays_s[-1]:.3f} s; {self.bytes_a_node:.0f} bytes/s and "
-            f"{self.messages_a_node:.1f} messages/s a node; {self.speed:.1f} times real time ({self.wall_s:.0f} s in all)"
+            f"{self.messages_a_node:.1f} messages/s a node; {self.speed:.1f} times real time on one processor "
+            f"({self.wall_s:.0f} s in all)"
         )
 
 
@@ -73,8 +75,8 @@ def measure(
     delay_s: float = 0.001,
     as_bytes: bool = True,
 ) -> Curve:
-    """Build a fabric of *nodes* nodes (a tenth of them workers, the rest gateways beside the routers), let it form, make
-    *changes* changes through one router after the other, and see when each node has them.
+    """Build a fabric of *nodes* nodes (a tenth of them workers, the rest gateways beside the routers), let it form,
+    make *changes* changes through one router after the other, and see when each node has them.
 
     delay_s: of the network, one way.  publish_loss: the share of publications that get lost.
     """

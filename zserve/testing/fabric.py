@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 from ..cores.worker import Start
 from ..registry.registry import Registry
-from .clock import VirtualClock
 from .clients import SimClient
+from .clock import VirtualClock
 from .gateways import SimGateway
 from .history import History
 from .network import Network

@@ -229,8 +229,8 @@ class Faults:
             node.leave()
             self._later(self._duration_s() + 0.5, self._start, node)
             return
-        others = [other for other in self._fabric.nodes.values() if other.role == node.role and other.name not in self._gone]
-        if len(others) > 1:
+        others = [other.name for other in self._fabric.nodes.values() if other.role == node.role]
+        if len([name for name in others if name not in self._gone]) > 1:
             self._gone[node.name] = None
             node.leave()
 

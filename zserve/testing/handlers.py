@@ -68,8 +68,8 @@ class LoopThread:
 class HandlerExecutor:
     """Calls the user's function, class or coroutine function as a replica does.
 
-    A run takes *service_s* virtual seconds, and what a coroutine sleeps besides.  The code itself runs at once, when its
-    run begins; what it does happens even if the replica dies before the run has ended, as in reality.
+    A run takes *service_s* virtual seconds, and what a coroutine sleeps besides.  The code itself runs at once, when
+    its run begins; what it does happens even if the replica dies before the run has ended.
 
     Raises ApplicationError when the code cannot be constructed.
     """

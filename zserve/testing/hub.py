@@ -227,7 +227,8 @@ class SimHub:
             self._spins = self._spins + 1 if self._clock.now - self._spun_at < 10 * _SPIN_S else 0
             self._spun_at = self._clock.now
             if self._spins > _SPIN_LIMIT:
-                raise SpinningCore(f"{self.info.role} {self.info.name}: next_wakeup() is {at:.6f}, it is {self._clock.now:.6f}")
+                name = f"{self.info.role} {self.info.name}"
+                raise SpinningCore(f"{name}: next_wakeup() is {at:.6f}, and it is {self._clock.now:.6f}")
             at = self._clock.now + _SPIN_S
         if at < self._armed_at:
             self._armed_at = at
@@ -325,11 +326,11 @@ class SimHub:
             self._named_at[address] = now
             if address not in self._dialled and address != self.info.address:
                 self._dial(address)
-        for address, peer in list(self._dialled.items()):
+        for address, dialled in list(self._dialled.items()):
             if address in self._join or now - self._named_at.get(address, now) < _FORGET_ROUTER_S:
                 continue
-            if peer and self.links.hello_of(peer) is None:
-                self._network.close(self._dials.pop(peer))
+            if dialled and self.links.hello_of(dialled) is None:
+                self._network.close(self._dials.pop(dialled))
                 del self._dialled[address]
 
 

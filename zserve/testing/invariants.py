@@ -84,7 +84,8 @@ class Invariants(Watch):
         self._known[ticket.id] = ticket
         kind = "idempotent" if ticket.idempotent else "not idempotent"
         budget_s = ticket.deadline - ticket.opened_at
-        self._fabric.note("request", ticket.id.hex(), f"{ticket.gateway.name}: {ticket.endpoint}, {kind}, {budget_s:g} s")
+        text = f"{ticket.gateway.name}: {ticket.endpoint}, {kind}, {budget_s:g} s"
+        self._fabric.note("request", ticket.id.hex(), text)
 
     def answered(self, ticket: Ticket) -> None:
         request = ticket.id.hex()
@@ -130,9 +131,11 @@ class Invariants(Watch):
         figures: Any = core.statistics()["credits"]
         most = replica.largest_capacity + figures["overcommit"] + OVER_LIMIT_SLACK * max(1, figures["routers"])
         if core.held > most:
-            self.violate("credits", f"{replica.name} holds {core.held} calls; at most {most} were granted", replica.name)
+            text = f"{replica.name} holds {core.held} calls; at most {most} were granted"
+            self.violate("credits", text, replica.name)
         if figures["over_limit"] and not self.over_limit_allowed:
-            self.violate("credits", f"{replica.name} was sent {figures['over_limit']} calls beyond its grants", replica.name)
+            text = f"{replica.name} was sent {figures['over_limit']} calls beyond its grants"
+            self.violate("credits", text, replica.name)
 
     def check_answers(self) -> None:
         """Every request whose gateway lives has its answer."""
@@ -184,14 +187,15 @@ class Invariants(Watch):
             self._held_before = [write for write in self.writes if not write.excused and self._is_held(write)]
 
     def after_loss(self, node: SimNode) -> None:
-        """What was only on a disk that is lost now is excused; what was only in memory is not, where there is a disk."""
+        """What was only on a disk that is lost now is excused; what was only in memory is not, if there is a disk."""
         if not isinstance(node, SimRouter):
             return
         wiped = node.disk is None or not node.disk.node_id
         for write in self._held_before:
             if wiped and not self._is_held(write):
                 write.excused = True
-                self._fabric.note("write", write.record.key, f"{_short(write.record)} is lost with the last disk that had it")
+                text = f"{_short(write.record)} is lost with the last disk that had it"
+                self._fabric.note("write", write.record.key, text)
         self._held_before = []
 
     def _is_held(self, write: _Write) -> bool:
@@ -228,7 +232,8 @@ class Invariants(Watch):
         different = {key: held for key, held in sorted(by_key.items()) if len(held) > 1}
         texts = []
         for key, held in different.items():
-            texts.append(key + ": " + "; ".join(f"{mark} on {' '.join(sorted(names))}" for mark, names in sorted(held.items())))
+            who = [f"{mark} on {' '.join(sorted(names))}" for mark, names in sorted(held.items())]
+            texts.append(f"{key}: {'; '.join(who)}")
         self.violate("one registry", "\n    ".join(["nodes hold different records:", *texts[:8]]), *different)
 
     def _all_records(self) -> list[Record]:
@@ -247,7 +252,8 @@ class Invariants(Watch):
                 found = router.registry.get(record.key)
                 if record.value is None and (found is None or found.value is None):
                     continue  # gone, as was asked for
-                text = f"{record.key}: {_short(record)}, written at {write.at:.3f} by {write.router}, is not on {router.name}"
+                text = f"{record.key}: {_short(record)}, written at {write.at:.3f} by {write.router}, "
+                text += f"is not on {router.name}"
                 if record.value is None and found is not None:
                     self.violate("no deleted record comes back", f"{text}, which has {_short(found)}", record.key)
                 else:

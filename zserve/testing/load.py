@@ -49,9 +49,8 @@ class RequestLoad:
             return
         body = b"%d" % self.opened
         budget_s = rng.choice((0.1, 0.3, 1.0, 3.0))
-        sent = gateway.request(
-            rng.choice(endpoints), body, budget_s, idempotent=rng.random() < self._idempotent, shard=str(rng.randrange(9))
-        )
+        idempotent, shard = rng.random() < self._idempotent, str(rng.randrange(9))
+        sent = gateway.request(rng.choice(endpoints), body, budget_s, idempotent=idempotent, shard=shard)
         if isinstance(sent, Refusal):
             self.refused += 1
         else:
@@ -85,7 +84,8 @@ class Operators:
             if batch:
                 config["max_batch_size"] = rng.choice((2, 4, 8))
                 config["batch_wait_timeout"] = rng.choice((0.0, 0.01))
-            args = {"name": f"backend-{number}", "code": "app:run", "version": "1", "config": config, "batchable": batch}
+            args: dict[str, Any] = {"name": f"backend-{number}", "code": "app:run", "version": "1", "config": config}
+            args["batchable"] = batch
             self._do("create_backend", args)
         for number in range(endpoints):
             name = f"endpoint-{number}"
@@ -97,7 +97,8 @@ class Operators:
         ended: list[Call] = []
         linked = self._fabric.run_until(lambda: bool(client.linked()), 5.0)
         call = client.call(op, args, on_end=ended.append)
-        assert linked and call is not None, "a client has no link with any router"
+        assert linked, "a client has no link with any router"
+        assert call is not None
         self.calls.append(call)
         self._fabric.run_until(lambda: bool(ended), 10.0)
         assert call.state == "ok", f"{op} {args}: {call.state} {call.text}"
@@ -128,14 +129,10 @@ class Operators:
 
     def _ask(self, op: str, args: dict[str, Any]) -> None:
         client = self._rng.choice(self._clients)
-        call = client.call(op, args, on_end=self._ended)
+        call = client.call(op, args)
         if call is not None:
             self.calls.append(call)
             self._fabric.note("write", f"call {call.id}@{client.name}", f"{op} {args}")
-
-    def _ended(self, call: Call) -> None:
-        if call.state != "ok":
-            return
 
     def _change(self, backends: int, endpoints: int) -> tuple[str, dict[str, Any]]:
         rng = self._rng

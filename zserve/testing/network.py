@@ -184,6 +184,9 @@ class Network:
             return False
         return (source, target) not in self._blocked
 
+    def _reach_each_other(self, one: str, other: str) -> bool:
+        return self.reaches(one, other) and self.reaches(other, one)
+
     # --- connecting ---------------------------------------------------------------------------------------------------
 
     def bind(self, address: str, hub: SimHub) -> None:
@@ -206,8 +209,8 @@ class Network:
         if not connection.open:
             return
         router = self._bound.get(connection.address)
-        ready = router is not None and router.listening
-        if router is None or not (ready and self.reaches(hub.host, router.host) and self.reaches(router.host, hub.host)):
+        there = router is not None and router.listening
+        if router is None or not (there and self._reach_each_other(hub.host, router.host)):
             pause = min(_LAST_RETRY_S, _FIRST_RETRY_S * 2.0**attempt) * (0.75 + 0.5 * self.rng.random())
             self.clock.after(pause, self._try, connection, attempt + 1)
             return
@@ -335,10 +338,8 @@ class Network:
             connection.dialler.deliver(connection.dialler.on_disconnected, connection.peer)
 
     def _tell_gone(self, connection: Connection, *, to_router: bool) -> None:
-        source, target = (connection.dialler, connection.router) if to_router else (connection.router, connection.dialler)
-        assert source is not None
-        assert target is not None
-        delay = self._delay(source.host, target.host)
+        assert connection.router is not None
+        delay = self._delay(connection.dialler.host, connection.router.host)
         self.clock.after(delay, self._arrive, connection, to_router, _FIN, connection.cuts)
 
     # --- the end of connections ---------------------------------------------------------------------------------------

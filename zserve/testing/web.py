@@ -116,7 +116,8 @@ class Pending:
         if content_type is not None:
             headers.append(("content-type", content_type.decode()))
         if result.kind == KIND_HEADERS and head:
-            headers += [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in decode_headers(head)]
+            pairs = decode_headers(head)
+            headers += [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs]
         if result.retry_after_us >= 0:
             headers.append(("retry-after", str(max(1, -(-result.retry_after_us // 1_000_000)))))
         self._respond(result.status, headers, ticket.reply)
