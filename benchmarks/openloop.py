@@ -151,7 +151,6 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._parser: Any = httptools.HttpResponseParser(self)
         self._transport: Any = None
-        self._keep = True
         self.tally: _Tally | None = None
         self.intended = 0.0
         self.number = 0

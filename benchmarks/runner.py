@@ -68,17 +68,18 @@ class _Run:
                 able[system.name] = self.python(system, workload.source)
             except NotRun as error:
                 self._not_run(workload, system.name, error, self.settings.rounds * len(cases))
+        if not able:
+            return
         try:
             if workload.needs_wrk:
                 find_wrk()
-            if able:
-                workload.prepare()
+            workload.prepare()
         except NotRun as error:
             self._not_run(workload, "", error, self.settings.rounds * len(cases) * len(able))
             return
         self.results.begin(workload, cases)
         failures = dict.fromkeys(able, 0)
-        for round_ in range(self.settings.rounds if able else 0):
+        for round_ in range(self.settings.rounds):
             for name, limit in workload.limits().items():
                 self.progress.working(f"{workload.name}: {name}, round {round_ + 1}")
                 wait_for_calm(self.settings.calm_s)
@@ -129,7 +130,7 @@ class _Run:
     def _measure(self, case: Case, site: Site, system: System) -> Found:
         """Once; on a machine that must be calm, again when it was not, and of three the calmest.
 
-        What others used does not depend on what was measured, so choosing by it favours nobody.
+        The choice is by what others used, never by what was measured.
         """
         best: Found = {}
         for _ in range(TRIES if self.settings.calm_s else 1):

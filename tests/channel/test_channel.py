@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import select
 from collections.abc import Iterator
 from typing import Any
 
@@ -213,6 +214,38 @@ def test_the_watchdog_finds_and_counts_what_no_wake_up_announced(context: zmq.Co
         await asyncio.sleep(0)
         assert got == [b"first", b"second"]
         assert router.missed_wakeups == 1
+        router.close()
+        dealer.close()
+
+    asyncio.run(main())
+
+
+def test_a_connection_that_comes_up_between_two_sends_lets_both_leave(context: zmq.Context[Any], tmp_path: Any) -> None:
+    """The second send looks at EVENTS, which takes away the signal that the first one was waiting for."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        got: list[bytes] = []
+        done = asyncio.Event()
+
+        def on_router(frames: list[bytes]) -> None:
+            got.append(frames[1])
+            if len(got) == 2:
+                done.set()
+
+        dealer_socket = dial_router(context, f"ipc://{tmp_path}/r", b"d" * 28)
+        dealer = Channel(loop, dealer_socket, lambda frames: None)
+        await asyncio.sleep(0)
+        dealer.send([b"one"])
+        await asyncio.sleep(0)
+        router_socket, _ = bind_router(context, f"ipc://{tmp_path}/r")
+        router = Channel(loop, router_socket, on_router)
+        fd: Any = dealer_socket.getsockopt(zmq.FD)
+        # The loop is kept busy until the connection stands.
+        assert select.select([fd], [], [], 10)[0]
+        dealer.send([b"two"])
+        await asyncio.wait_for(done.wait(), 5)
+        assert got == [b"one", b"two"]
         router.close()
         dealer.close()
 

@@ -85,7 +85,7 @@ def test_a_connection_keeps_the_order_whatever_the_delays() -> None:
     pair.run(1.0)
     assert pair.router.texts == [str(number) for number in range(50)]
     assert pair.gateway.texts == pair.router.texts
-    assert len({at for at, _ in pair.router.got}) > 10
+    assert len({at for at, _ in pair.router.got}) > 3
 
 
 def test_a_short_partition_only_delays() -> None:
