@@ -64,6 +64,33 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn does it, but connections that the kernel has accepted and uvicorn has not are served as well:
+        closing the listening socket would reset them."""
+        loop = asyncio.get_running_loop()
+        waiting: list[socket.socket] = []
+        spares = [listener.dup() for listener in sockets or []]
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for spare in spares:
+            spare.setblocking(False)
+            with contextlib.suppress(BlockingIOError), spare:
+                while True:
+                    waiting.append(spare.accept()[0])
+        for connection in waiting:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self._protocol, connection)
+        await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
 
 class Gateway:
     """One gateway on the running event loop.  *beside*: the hub of a router in the same process, linked in memory."""

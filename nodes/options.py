@@ -5,11 +5,20 @@ Plain values only, so that options travel as one JSON line to a child process.  
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-__all__ = ["GatewayOptions", "NodeOptions", "RouterOptions", "WorkerOptions", "decode_options", "encode_options"]
+__all__ = [
+    "AnyOptions",
+    "GatewayOptions",
+    "NodeOptions",
+    "RouterOptions",
+    "TogetherOptions",
+    "WorkerOptions",
+    "decode_options",
+    "encode_options",
+]
 
 
 class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -86,13 +95,23 @@ class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
     code_dir: str = ""
 
 
+class TogetherOptions(NodeOptions, kw_only=True, tag="together"):
+    """A router and a gateway in one process.  What all programs can be told is taken from here for both of them."""
+
+    router: RouterOptions
+    gateway: GatewayOptions
+
+
+AnyOptions: TypeAlias = RouterOptions | GatewayOptions | WorkerOptions | TogetherOptions
+
+
 def encode_options(options: NodeOptions) -> bytes:
     """One line of JSON; its "type" says which program it is for."""
     return msgspec.json.encode(options)
 
 
-def decode_options(line: bytes | str) -> RouterOptions | GatewayOptions | WorkerOptions:
+def decode_options(line: bytes | str) -> AnyOptions:
     """The reverse of :func:`encode_options`.  Raises ``msgspec.ValidationError`` for anything else."""
-    kinds: Any = RouterOptions | GatewayOptions | WorkerOptions
-    options: RouterOptions | GatewayOptions | WorkerOptions = msgspec.json.decode(line, type=kinds)
+    kinds: Any = AnyOptions
+    options: AnyOptions = msgspec.json.decode(line, type=kinds)
     return options

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import sys
 
-from .options import GatewayOptions, RouterOptions, WorkerOptions, decode_options
+from .options import AnyOptions, GatewayOptions, RouterOptions, TogetherOptions, decode_options
 
 __all__ = ["ROLES", "run_role"]
 
 ROLES = ("gateway", "router", "worker")
 
 
-def run_role(options: RouterOptions | GatewayOptions | WorkerOptions) -> int:
+def run_role(options: AnyOptions) -> int:
     """Run the program that *options* are for to its end; the result is the exit status."""
     if isinstance(options, RouterOptions):
         from .router import run as run_router
@@ -24,6 +24,10 @@ def run_role(options: RouterOptions | GatewayOptions | WorkerOptions) -> int:
         from .gateway import run as run_gateway
 
         return run_gateway(options)
+    if isinstance(options, TogetherOptions):
+        from .together import run as run_together
+
+        return run_together(options)
     from .worker import run as run_worker
 
     return run_worker(options)

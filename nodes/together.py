@@ -12,21 +12,28 @@ from zserve.errors import ServeError
 
 from .complaint import complain
 from .gateway import Gateway, open_listener
-from .options import GatewayOptions, RouterOptions
+from .options import TogetherOptions
 from .program import Stop, report, run_program
 from .router import Router
 
-__all__ = ["run_together"]
+__all__ = ["run"]
 
 
-def run_together(router: RouterOptions, gateway: GatewayOptions) -> int:
-    """Run both to their end; the result is the exit status.  What both options have is taken from the gateway's."""
+def run(options: TogetherOptions) -> int:
+    """Run both to their end; the result is the exit status.
+
+    The status pipe says "ready" twice: the router with its address, then the gateway with its URL.
+    """
+    router, gateway = options.router, options.gateway
     try:
         listener = open_listener(gateway)
     except ServeError as error:
         complain(str(error))
-        report(gateway, "failed", error=str(error), exit=error.exit_status)
+        report(options, "failed", error=str(error), exit=error.exit_status)
         return error.exit_status
+    for part in (router, gateway):
+        part.status_fd = options.status_fd
+        part.grace_s = options.grace_s
 
     async def main(stop: Stop) -> int:
         router_stop = Stop()
@@ -46,4 +53,4 @@ def run_together(router: RouterOptions, gateway: GatewayOptions) -> int:
         return status or status_of_router
 
     with listener:
-        return run_program(main, gateway)
+        return run_program(main, options)

@@ -38,7 +38,8 @@ class Overload(Workload):
     )  # fmt: skip
 
     def prepare(self) -> None:
-        self.capacity = bare_loop(min(2.0, self.settings.seconds))
+        # The best of three: what disturbs it makes it slower, never faster.
+        self.capacity = max(bare_loop(0.5 if self.settings.quick else 1.0) for _ in range(3))
 
     def launches(self) -> Sequence[Launch]:
         times = (2.0,) if self.settings.quick else (0.7, 1.0, 2.0)

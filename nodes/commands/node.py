@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ..addresses import beyond_loopback, node_address, split_host_port
-from ..options import GatewayOptions, RouterOptions, WorkerOptions
+from ..options import GatewayOptions, RouterOptions, TogetherOptions, WorkerOptions
 from ..roles import ROLES, run_role
 from ..settings import setting
 from .options import app_dir_option, debug_option, log_level_option, slots_option
@@ -146,21 +146,25 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
     \b
     A second router, which learns everything from the first:
       zserve node --role router --bind tcp://127.0.0.1:7701 --join tcp://127.0.0.1:7700
+
+    \b
+    A gateway and a router in one process, which answers sooner:
+      zserve node --role gateway --role router --bind tcp://127.0.0.1:7700 --http 127.0.0.1:8000
     """
-    if len(set(roles)) > 1:
+    if len(set(roles)) > 1 and set(roles) != {"gateway", "router"}:
         raise click.UsageError(
-            "one process plays one role so far, not several yet; start `zserve node` once for each --role", ctx
+            "a gateway and a router can share a process, a worker has one of its own; start another `zserve node`", ctx
         )
-    role = roles[0]
+    role = "+".join(sorted(set(roles)))
     for name, owner in _OF_ROLE.items():
-        if owner != role and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if owner not in roles and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = next(max(option.opts, key=len) for option in ctx.command.params if option.name == name)
             raise click.UsageError(f"{option} is for a {owner}, not for a {role}", ctx)
-    if role != "router" and not join:
+    if "router" not in roles and not join:
         raise click.UsageError(
             f"a {role} needs --join with the address of a router, as in --join tcp://127.0.0.1:7700", ctx
         )
-    _refuse_open_network(ctx, role, join, given)
+    _refuse_open_network(ctx, roles, join, given)
     common: dict[str, Any] = {
         "join": list(join),
         "name": given["name"] or f"{role}-{os.getpid()}",
@@ -172,19 +176,19 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
         "lifeline": given["lifeline"],
         "status_fd": given["status_fd"],
     }
+    router = RouterOptions(
+        bind=given["bind"],
+        publish=given["publish"] or "",
+        advertise=given["advertise"] or "",
+        state_dir=str(given["state_dir"] or ""),
+        **common,
+    )
     if role == "router":
-        return run_role(
-            RouterOptions(
-                bind=given["bind"],
-                publish=given["publish"] or "",
-                advertise=given["advertise"] or "",
-                state_dir=str(given["state_dir"] or ""),
-                **common,
-            )
-        )
-    if role == "gateway":
+        return run_role(router)
+    if role != "worker":
         host, port = split_host_port(given["http"])
-        return run_role(GatewayOptions(http_host=host, http_port=port, http_fd=given["http_fd"], **common))
+        gateway = GatewayOptions(http_host=host, http_port=port, http_fd=given["http_fd"], **common)
+        return run_role(gateway if role == "gateway" else TogetherOptions(router=router, gateway=gateway, **common))
     return run_role(
         WorkerOptions(
             slots=given["slots"], resources=_resources(given["resources"]), app_dirs=[str(given["app_dir"])], **common
@@ -192,11 +196,11 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
     )
 
 
-def _refuse_open_network(ctx: click.Context, role: str, join: Sequence[str], given: dict[str, Any]) -> None:
+def _refuse_open_network(ctx: click.Context, roles: Sequence[str], join: Sequence[str], given: dict[str, Any]) -> None:
     if given["insecure"]:
         return
     addresses = {"--join": list(join)}
-    if role == "router":
+    if "router" in roles:
         addresses["--bind"] = [given["bind"]]
         addresses["--publish"] = [given["publish"]] if given["publish"] else []
     for option, values in addresses.items():

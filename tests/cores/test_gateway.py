@@ -20,6 +20,7 @@ from zserve.wire.messages import (
     Result,
     Return,
     Shutdown,
+    View,
 )
 
 R1, R2 = b"link-with-router-1", b"link-with-router-2"
@@ -211,3 +212,19 @@ def test_every_request_has_exactly_one_answer_whatever_happens() -> None:
     tokens = [token for token, _ in answers(gateway)]
     assert sorted(tokens, key=str) == sorted((str(n) for n in range(60)), key=str)
     assert gateway.in_flight == 0
+
+
+def test_of_many_routers_a_gateway_dials_a_few() -> None:
+    def known(max_routers: int) -> list[str]:
+        sync = ConfigSync(NodeInfo(b"g" * 16, b"g" * 8, "gateway"), lambda: 1_700_000_000_000)
+        gateway = GatewayCore(sync, b"prefix__", max_routers=max_routers)
+        gateway.link_up(R1, hello(b"1"), 0.0)
+        members = [NodeInfo(bytes([n]) * 16, b"b" * 8, "router", address=f"tcp://r{n}:1") for n in range(1, 9)]
+        gateway.receive(R1, [(View(b"1" * 16, b"1" * 8, 1, members), b"", b"")], 0.0)
+        return list(gateway.routers_known())
+
+    assert len(known(0)) == 8
+    few = known(3)
+    assert len(few) == 3
+    assert set(few) < set(known(0))
+    assert set(few) < set(known(5))

@@ -364,3 +364,14 @@ def test_shutdown_is_told_to_everyone_once(bench: Bench) -> None:
     assert bench.router.shutdown_reason == "test"
     bench.tell(GATEWAY, Shutdown("not from a router"))
     assert bench.router.shutdown_reason == "test"
+
+
+def test_a_router_that_drains_tells_the_gateways_in_the_order_of_their_joining() -> None:
+    bench = Bench()
+    links = [b"gateway-%d" % number for number in range(40)]
+    for link in links:
+        bench.up(link, info("gateway", link))
+    bench.router.out.take()
+    bench.router.drain(bench.now)
+    told = [link for link, parcels in bench.router.out.take().items() if type(parcels[0][0]) is Return]
+    assert told == [GATEWAY, *links]

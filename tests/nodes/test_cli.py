@@ -67,7 +67,7 @@ def test_version() -> None:
         (["node", "--role", "boss"], "'boss' is not one of"),
         (["node", "--role", "gateway"], "a gateway needs --join"),
         (["node", "--role", "worker"], "a worker needs --join"),
-        (["node", "--role", "gateway", "--role", "router"], "one process plays one role so far"),
+        (["node", "--role", "gateway", "--role", "worker"], "a gateway and a router can share a process"),
         (["node", "--role", "gateway", "--join", "127.0.0.1:1", "--slots", "2"], "--slots is for a worker"),
         (["node", "--role", "router", "--http", ":80"], "--http is for a gateway"),
         (["node", "--role", "router", "--bind", "0.0.0.0:7700"], "allow it with --insecure"),

@@ -393,3 +393,53 @@ def test_many_nodes_on_lossy_publications_agree_within_two_heartbeats(count: int
     write(routers[0])
     network.run(2.2)
     assert digests(network) == {routers[0].sync.digest()}
+
+
+# --- what all routers have lost ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["gateway", "worker", "replica"])
+def test_a_router_that_lost_everything_gets_it_back_from_those_who_have_it_in_force(role: str) -> None:
+    network = Network()
+    first, member = network.add("r1"), network.add("m", role)
+    network.settle()
+    kept, deleted = write(first, "kept"), write(first, "deleted")
+    deleted = write(first, "deleted", None)
+    network.settle()
+    network.remove("r1")
+    second = network.add("r2")
+    network.settle()
+    network.run(1.5)
+    assert second.registry.get("endpoint/kept") == kept
+    assert second.registry.get("endpoint/deleted") == deleted
+    assert second.sync.digest() == member.sync.digest()
+
+
+def test_from_others_a_router_takes_only_what_it_asked_for() -> None:
+    network = Network()
+    router, gateway = network.add("r1"), network.add("g", "gateway")
+    network.settle()
+    (peer,) = router.sync.peers("gateway")
+    stranger = Registry(b"x" * 16)
+    asked = stranger.write("endpoint/asked", encode_value(EndpointValue()), None, START_MS)
+    other = stranger.write("endpoint/other", encode_value(EndpointValue()), None, START_MS)
+    router.receive(peer, Records([asked]))
+    assert len(router.registry) == 0
+    router.receive(peer, Pull([(asked.key, asked.mark)]))
+    assert router.out.take()[peer][0][0] == Records([], [asked.key])
+    router.receive(peer, Records([other, asked], ["endpoint/kept"]))
+    assert [record.key for record in router.registry.records()] == [asked.key]
+    assert peer not in router.out.take()  # and it asks for nothing
+    assert gateway.sync.ignored == 0
+
+
+def test_a_client_is_asked_for_nothing() -> None:
+    network = Network()
+    router, _ = network.add("r1"), network.add("c", "client")
+    network.settle()
+    (peer,) = router.sync.peers("client")
+    record = Registry(b"x" * 16).write("endpoint/e", encode_value(EndpointValue()), None, START_MS)
+    router.receive(peer, Pull([(record.key, record.mark)]))
+    assert peer not in router.out.take()
+    router.receive(peer, Records([record]))
+    assert len(router.registry) == 0

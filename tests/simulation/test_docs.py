@@ -21,7 +21,10 @@ def test_the_example_runs() -> None:
     assert callable(space["test_greetings_survive_a_router"])
 
 
-@pytest.mark.parametrize("name", ["send", "advance", "kill", "restart", "leave", "pause", "resume", "partition", "heal"])
+METHODS = ["send", "advance", "kill", "restart", "leave", "pause", "resume", "partition", "heal"]
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_what_is_named_exists(name: str) -> None:
     assert f"`{name}" in PAGE.read_text()
     assert callable(getattr(Cluster, name))

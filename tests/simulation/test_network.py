@@ -164,6 +164,7 @@ def test_publications_get_lost_doubled_and_out_of_order() -> None:
     pair.network.weather = Weather(publish_loss=0.3, publish_double=0.3, publish_spread_s=0.5)
     for number in range(200):
         pair.publish(f"{number:03}")
+        pair.run(0.001)
     pair.run(1.0)
     got = pair.gateway.texts
     assert 100 < len(set(got)) < 180

@@ -12,7 +12,11 @@ from .gateways import SimGateway
 if TYPE_CHECKING:
     from .fabric import SimFabric
 
-__all__ = ["Operators", "RequestLoad"]
+__all__ = ["NotWorking", "Operators", "RequestLoad"]
+
+
+class NotWorking(AssertionError):
+    """Something failed although nothing had gone wrong yet."""
 
 
 class RequestLoad:
@@ -75,7 +79,7 @@ class Operators:
     def prepare(self, backends: int, endpoints: int, replicas: int) -> None:
         """Create backends and endpoints, one after the other, and wait until they are there.
 
-        Raises AssertionError if that does not work while nothing is wrong.
+        Raises NotWorking if that does not work while nothing is wrong.
         """
         rng = self._rng
         for number in range(backends):
@@ -97,11 +101,12 @@ class Operators:
         ended: list[Call] = []
         linked = self._fabric.run_until(lambda: bool(client.linked()), 5.0)
         call = client.call(op, args, on_end=ended.append)
-        assert linked, "a client has no link with any router"
-        assert call is not None
+        if not linked or call is None:
+            raise NotWorking("a client has no link with any router")
         self.calls.append(call)
         self._fabric.run_until(lambda: bool(ended), 10.0)
-        assert call.state == "ok", f"{op} {args}: {call.state} {call.text}"
+        if call.state != "ok":
+            raise NotWorking(f"{op} {args}: {call.state} {call.text}")
 
     def _weights(self, backends: int) -> dict[str, float]:
         chosen = self._rng.sample(range(backends), self._rng.randint(1, backends))

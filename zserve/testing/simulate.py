@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from .fabric import SimFabric
 from .faults import MIXES, Faults
 from .hub import SpinningCore
 from .invariants import CONVERGED_WITHIN_S, PLACED_WITHIN_S, Invariants, Violation
-from .load import Operators, RequestLoad
+from .load import NotWorking, Operators, RequestLoad
 from .network import Weather
 from .replicas import ServiceModel
 
@@ -98,8 +99,12 @@ def simulate(seed: int, scenario: Scenario | None = None, prepare: Callable[[Sim
         watch.violate("it comes to rest", str(error))
     except SpinningCore as error:
         watch.violate("no core spins", str(error))
-    except AssertionError as error:
+    except NotWorking as error:
         watch.violate("it works while nothing is wrong", str(error))
+    except Exception as error:
+        where = "".join(traceback.format_exception(error, limit=-6))
+        subjects = [argument.hex() for argument in error.args if isinstance(argument, bytes)]
+        watch.violate("no core raises", where, *subjects)
     outcome.violations = watch.violations
     if watch.violations:
         outcome.history = _history(fabric, watch)
@@ -152,6 +157,7 @@ def _run(fabric: SimFabric, watch: Invariants, scenario: Scenario, outcome: Outc
     for client in clients:
         watch.acknowledged(client, [call for call in operators.calls if call.peer[:16] == client.info.node])
     watch.check_answers()
+    watch.check_credits()
     watch.check_writes()
 
 
