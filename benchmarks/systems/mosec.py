@@ -73,15 +73,18 @@ _SCALE = """
 
 # The example's model, with stand-ins for the parts of zserve that its module names.
 _DIGITS = """
+    from types import SimpleNamespace
     from digits import SVM
-    import numpy as np
 
     class Digits(Worker):
         def __init__(self):
             self.model = SVM()
 
-        def forward(self, data):
-            return self.model.answer(np.array(data, dtype=np.float64))
+        def deserialize(self, data):
+            return SimpleNamespace(data=data)
+
+        def forward(self, requests):
+            return self.model(requests)
 """
 _STAND_IN = source("""
     def route(*given, **named):

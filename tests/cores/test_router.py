@@ -375,3 +375,24 @@ def test_a_router_that_drains_tells_the_gateways_in_the_order_of_their_joining()
     bench.router.drain(bench.now)
     told = [link for link, parcels in bench.router.out.take().items() if type(parcels[0][0]) is Return]
     assert told == [GATEWAY, *links]
+
+
+def test_a_request_that_came_again_while_it_ran_is_cancelled_wherever_it_runs(bench: Bench) -> None:
+    """Found by the simulator: the second cancel met the entry that the first one had cancelled, and the answer to the
+    other one, which came later, was for a request that the router had forgotten."""
+    bench.serve("b")
+    first = bench.replica("r1", limit=1)
+    key = bench.request(1, flags=FLAG_IDEMPOTENT)
+    assert [call.id for call in bench.sent(first, Call)] == [key]
+    bench.router.link_down(GATEWAY, "connection lost", bench.now)
+    bench.up(GATEWAY, info("gateway", b"gateway"))
+    second = bench.replica("r2")
+    bench.router.out.take()
+    bench.request(1, flags=FLAG_IDEMPOTENT)
+    assert [call.id for call in bench.sent(second, Call)] == [key]
+    bench.tell(GATEWAY, Cancel([key]))
+    assert [cancel.ids for cancel in bench.sent(second, Cancel)] == [[key]]
+    for replica in (second, first):
+        bench.tell(replica, Result(key, 200), body=b"late")
+        assert bench.sent(GATEWAY, Result) == []
+    assert bench.router.queues["b"].in_flight == 0

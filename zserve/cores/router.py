@@ -20,6 +20,7 @@ from ..http.answers import KIND_TEXT
 from ..registry.sync import ConfigSync
 from ..registry.values import BACKEND, ENDPOINT, BackendValue
 from ..scheduling.backend_queue import BackendQueue, Entry
+from ..scheduling.entry import CANCELLED, IN_FLIGHT
 from ..wire.messages import (
     FLAG_DEFAULT_DEADLINE,
     FLAG_IDEMPOTENT,
@@ -289,8 +290,13 @@ class RouterCore:
 
     def _cancel(self, key: bytes, now: float) -> None:
         """Nobody waits for this request any more.  What a replica has of it keeps its credit until it answers."""
-        _, queue = self._entries.pop(key)
+        entry, queue = self._entries.pop(key)
         cancelled = queue.cancel(key, now)
+        if cancelled is None and entry.state == IN_FLIGHT:
+            # The queue has met one that was cancelled before: its gateway's link broke, and the gateway sent the
+            # request again, under the same id, while a replica still had it from the first time.
+            entry.state = CANCELLED
+            cancelled = entry
         if cancelled is not None and cancelled.replica:
             self.out.send(cancelled.replica, Cancel([key]))
         self._touched[queue.name] = queue
