@@ -81,7 +81,7 @@ _DIGITS = """
             self.model = SVM()
 
         def deserialize(self, data):
-            return SimpleNamespace(data=data)
+            return SimpleNamespace(data=bytes(data))
 
         def forward(self, requests):
             return self.model(requests)

@@ -26,9 +26,8 @@ _ECHO = """
         await send({"type": "http.response.body", "body": body})
 """
 
-_PAYLOAD = (
-    "    import json\n    from model import weigh\n"
-    + _ECHO.replace("        await send", "        body = json.dumps(weigh(body)).encode()\n        await send", 1)
+_PAYLOAD = "    import json\n    from model import weigh\n" + _ECHO.replace(
+    "        await send", "        body = json.dumps(weigh(body)).encode()\n        await send", 1
 )
 
 

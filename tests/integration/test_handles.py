@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 import zserve as serve
+from zserve.control import declarations
 
 from .fabric import APPS, Fabric, eventually
 
@@ -67,13 +68,15 @@ def nodes() -> Iterator[Fabric]:
 @pytest.fixture(scope="module")
 def joined(nodes: Fabric) -> Iterator[Fabric]:
     """This process is a client of the fabric, and finds the application's module."""
-    sys.path.insert(0, str(APPS))
-    serve.init(address=nodes.routers[0].address)
-    try:
-        yield nodes
-    finally:
-        serve.shutdown()
-        sys.path.remove(str(APPS))
+    with pytest.MonkeyPatch.context() as patch:
+        # init() would serve what the modules of other tests declare.
+        patch.setattr(declarations, "_declared", {})
+        patch.syspath_prepend(str(APPS))
+        serve.init(address=nodes.routers[0].address)
+        try:
+            yield nodes
+        finally:
+            serve.shutdown()
 
 
 def call(endpoint: str, *args: Any, **kwargs: Any) -> Any:
@@ -364,7 +367,8 @@ def run_script(end: str) -> tuple[subprocess.CompletedProcess[str], float]:
         script.write_text(SCRIPT.format(end=end))
         begin = time.monotonic()
         done = subprocess.run(
-            [sys.executable, str(script)],
+            # Unbuffered: a fork copies what a buffer holds, and both processes would write it.
+            [sys.executable, "-u", str(script)],
             capture_output=True,
             text=True,
             timeout=50,
@@ -406,7 +410,8 @@ def test_the_page_about_handles() -> None:
         script = Path(folder) / "page.py"
         script.write_text("\n".join(blocks))
         done = subprocess.run(
-            [sys.executable, str(script)],
+            # Unbuffered: a fork copies what a buffer holds, and both processes would write it.
+            [sys.executable, "-u", str(script)],
             capture_output=True,
             text=True,
             timeout=50,

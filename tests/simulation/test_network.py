@@ -137,6 +137,17 @@ def test_a_reset_loses_what_is_under_way_and_both_learn_of_it() -> None:
     assert len(pair.gateway.peers) == 2
 
 
+def test_the_news_of_a_reset_waits_for_the_end_of_a_partition() -> None:
+    pair = Pair()
+    pair.network.partition(["gateway"])
+    pair.network.reset_connections("router", "gateway")
+    pair.run(2.0)
+    assert pair.gateway.downs == []
+    pair.network.heal()
+    pair.run(1.5)
+    assert [reason for _, reason in pair.gateway.downs] == ["connection lost"]
+
+
 def test_a_killed_router_is_noticed_at_once_and_one_without_power_by_its_silence() -> None:
     for silent, earliest, latest in ((False, 0.0, 0.1), (True, 4.0, 7.0)):
         pair = Pair()

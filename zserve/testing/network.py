@@ -289,7 +289,7 @@ class Network:
 
     def _send(self, connection: Connection, upward: bool, data: Any) -> None:
         router = connection.router
-        if router is None or connection.broken:
+        if router is None or (connection.broken and data is not _FIN):
             return
         dialler = connection.dialler
         source, target = (dialler.host, router.host) if upward else (router.host, dialler.host)
