@@ -292,17 +292,9 @@ class Hub:
     # --- incoming ---------------------------------------------------------------------------------------------------
 
     def _on_router_frames(self, frames: list[bytes]) -> None:
-        peer = frames[0]
-        try:
-            parcels = decode(frames[1:])
-        except WireError as error:
-            self._reject(peer, error)
-            return
-        self.links.received(peer, parcels, time.monotonic())
-        if not self._turn_due:
-            self.poke()
+        self._on_frames(frames[0], frames[1:])
 
-    def _on_dealer_frames(self, peer: bytes, frames: list[bytes]) -> None:
+    def _on_frames(self, peer: bytes, frames: list[bytes]) -> None:
         try:
             parcels = decode(frames)
         except WireError as error:
@@ -363,7 +355,7 @@ class Hub:
         dial = self._dials.get(peer)
         if dial is None:
             return
-        self._on_dealer_frames(peer, frames)
+        self._on_frames(peer, frames)
         if not dial.publish:
             hello = self.links.hello_of(peer)
             if hello is not None and hello.info.publish:
