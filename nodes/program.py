@@ -27,7 +27,7 @@ from .options import NodeOptions
 
 __all__ = ["FORCED_CLEANUP_S", "SIGNALS", "Stop", "complain", "report", "run_program"]
 
-FORCED_CLEANUP_S = 2.0
+FORCED_CLEANUP_S = 5.0
 """How long a program that is forced to end may take to leave nothing behind."""
 
 SIGNALS = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))

@@ -189,7 +189,8 @@ def test_a_node_that_comes_before_its_router_waits_for_it(fabric: Fabric) -> Non
     fabric.start("worker", "--join", address)
     fabric.start("router", "--bind", address)
     fabric.serve("hello", "app_basic:hello")
-    assert httpx.get(gateway.http + "/hello").text == "hello"
+    # A write waits for the nodes that have joined by then, and this gateway may still be about to.
+    eventually(lambda: httpx.get(gateway.http + "/hello").text == "hello", "it serves")
     eventually(lambda: httpx.get(gateway.http + "/-/readyz").status_code == 200, "ready")
 
 

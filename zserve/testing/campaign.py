@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
@@ -28,7 +30,8 @@ def run_seeds(
         for seed in waiting:
             yield simulate(seed, scenario)
         return
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, context, initializer=_end_with, initargs=(os.getpid(),)) as pool:
         running: set[Future[list[Outcome]]] = set()
         try:
             while True:
@@ -44,6 +47,17 @@ def run_seeds(
                     yield from future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with(parent: int) -> None:
+    """In a process of the pool: nothing is left behind when the one that started it is killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="zserve-parent", daemon=True).start()
 
 
 def _run_chunk(seeds: Sequence[int], scenario: Scenario) -> list[Outcome]:

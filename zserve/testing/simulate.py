@@ -137,6 +137,7 @@ def _run(fabric: SimFabric, watch: Invariants, scenario: Scenario, outcome: Outc
     for number in range(backends):
         fabric.models[f"backend-{number}"] = ServiceModel(rng.choice((0.002, 0.02, 0.2)), fails=rng.choice((0.0, 0.05)))
 
+    fabric.run_for(0.5)  # all have found each other: what does not fit on the first worker node alone is refused
     operators = Operators(fabric, random.Random(f"{fabric.seed} operators"), clients)
     operators.prepare(backends, endpoints, replicas=3)
     fabric.run_for(1.0)
