@@ -407,3 +407,21 @@ def test_a_late_answer_counts_as_a_missed_deadline() -> None:
     made.dispatch(0.0)
     assert made.completed(R1, entry(1).id, 1.5, ok=True, run_s=1.5) is not None
     assert made.statistics()["missed"] == 1
+
+
+def test_a_cancelled_twin_does_not_hide_the_one_that_runs() -> None:
+    """A gateway's link broke and came back: the same id again, while the first run has not ended yet."""
+    queue = BackendQueue("b", BackendConfig(), random.Random(1))
+    for replica in (b"r1", b"r2"):
+        queue.replica_joined(replica, 0.0)
+        queue.grant(replica, 1, 1, 0.0)
+    first, second = Entry(id=b"k" * 16), Entry(id=b"k" * 16)
+    assert queue.offer(first, 0.0) is None
+    assert len(queue.dispatch(0.0)) == 1
+    assert queue.cancel(first.id, 0.1) is first
+    assert queue.offer(second, 0.2) is None
+    assert len(queue.dispatch(0.2)) == 1
+    assert second.replica != first.replica
+    assert queue.get(second.id) is second
+    assert queue.cancel(second.id, 0.3) is second
+    assert queue.get(second.id) is None

@@ -168,8 +168,9 @@ class BackendQueue:
         if entry is None:
             for replica in self._fleet.members.values():
                 entry = replica.held.get(id_)
-                if entry is not None:
-                    return entry if entry.state == IN_FLIGHT else None
+                if entry is not None and entry.state == IN_FLIGHT:
+                    return entry
+            return None  # or only twins of it that were cancelled
         return entry
 
     def cancel(self, id_: bytes, now: float) -> Entry | None:
