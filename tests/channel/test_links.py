@@ -166,3 +166,14 @@ def test_goodbye_goes_behind_what_is_queued() -> None:
     links.goodbye("bye", 2.0)
     assert sent(core) == [Grant, Goodbye]
     assert links.dropped == [(LINK, "bye", False)]
+
+
+def test_a_link_that_never_opened_and_is_given_up_leaves_nothing() -> None:
+    links, core = dialled()
+    links.forget(LINK)
+    links.received(LINK, [parcel(hello_of_router())], 1.0)
+    assert core.events == []
+    assert links.open_links() == []
+    assert links.hello_of(LINK) is None
+    assert not links.unanswered(LINK, 1000.0)
+    links.forget(LINK)

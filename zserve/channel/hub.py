@@ -405,6 +405,7 @@ class Hub:
                 continue
             if peer and self.links.hello_of(peer) is None:
                 self._dials.pop(peer).close()
+                self.links.forget(peer)
                 del self._dialled[address]
 
 

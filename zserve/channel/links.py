@@ -111,6 +111,10 @@ class Links:
             else:
                 self.core.out.send(peer, self.core.ping(peer, now))
 
+    def forget(self, peer: Peer) -> None:
+        """The shell has given up a dialled link that never opened."""
+        self._links.pop(peer, None)
+
     def connected(self, peer: Peer, now: float) -> None:
         """The dialled socket has a connection; from here on the peer has to answer HELLO in time."""
         link = self._links.get(peer)

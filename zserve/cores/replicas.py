@@ -40,10 +40,6 @@ class ReplicaTable:
         """The links with replicas of *backend*."""
         return self._by_backend.get(backend, ())
 
-    def backend_of(self, peer: Peer) -> str | None:
-        hello = self._hello.get(peer)
-        return None if hello is None else hello.backend
-
     def ready(self, backend: str, version: str) -> int:
         """How many replicas of *backend* that run *version* of its code have a link."""
         return sum(self._hello[peer].code == version for peer in self.of(backend))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..context import current_run
@@ -14,10 +13,10 @@ from ..handler.invoke import Handler, HandlerExit
 from ..handler.runs import Run
 from ..handler.streams import Driver
 from ..http.answers import Answer
+from .replicas import QueueingExecutor
 
 if TYPE_CHECKING:
     from ..control.declarations import BackendSpec
-    from .replicas import SimReplica
 
 __all__ = ["HandlerExecutor", "JumpingLoop", "LoopThread"]
 
@@ -65,7 +64,7 @@ class LoopThread:
         self.loop.close()
 
 
-class HandlerExecutor:
+class HandlerExecutor(QueueingExecutor):
     """Calls the user's function, class or coroutine function as a replica does.
 
     A run takes *service_s* virtual seconds, and what a coroutine sleeps besides.  The code itself runs at once, when
@@ -75,6 +74,7 @@ class HandlerExecutor:
     """
 
     def __init__(self, spec: BackendSpec, name: str, config: Any, loop: LoopThread, service_s: float) -> None:
+        super().__init__()
         self._handler = Handler(spec.target, name, spec.init_args, spec.init_kwargs, debug=True, loop=loop.loop)
         if config.user_config is not None:
             self._handler.reconfigure(config.user_config)
@@ -83,25 +83,9 @@ class HandlerExecutor:
         self._driver = Driver(self._handler, _no_pieces, _no_pieces)
         self._loop = loop
         self._service_s = service_s
-        self._replica: SimReplica
-        self._threads = 1
-        self._busy = 0
-        self._waiting: deque[Run] = deque()
-
-    def attach(self, replica: SimReplica, threads: int) -> None:
-        self._replica = replica
-        self._threads = threads
-
-    def submit(self, runs: Sequence[Run]) -> None:
-        self._waiting.extend(runs)
-        self._next()
 
     def abort(self, run: Run) -> None:
         pass  # its code has run already
-
-    def resize(self, threads: int) -> None:
-        self._threads = threads
-        self._next()
 
     def configure(self, user_config: object) -> None:
         self._handler.reconfigure(user_config)

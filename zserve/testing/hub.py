@@ -164,10 +164,6 @@ class SimHub:
             self._turn_due = True
             self._clock.at(self._clock.now, self.deliver, self._turn)
 
-    def addresses_dialled(self) -> list[str]:
-        """The routers that this node has a socket towards."""
-        return [connection.address for connection in self._dials.values()]
-
     # --- one turn -----------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
@@ -331,6 +327,7 @@ class SimHub:
                 continue
             if dialled and self.links.hello_of(dialled) is None:
                 self._network.close(self._dials.pop(dialled))
+                self.links.forget(dialled)
                 del self._dialled[address]
 
 

@@ -61,14 +61,10 @@ class ServiceModel:
         return self.mean_s * (1.0 + self.share * (calls - 1)) * rng.lognormvariate(0.0, self.sigma)
 
 
-class ModelExecutor:
-    """Answers after a while with the name of the backend and the body of the request."""
+class QueueingExecutor:
+    """Runs that wait for one of so many threads; what a run does is for subclasses to say in :meth:`_next`."""
 
-    asynchronous = False
-
-    def __init__(self, model: ServiceModel, *, accepts_batch: bool = False) -> None:
-        self.accepts_batch = accepts_batch
-        self._model = model
+    def __init__(self) -> None:
         self._replica: SimReplica
         self._threads = 1
         self._waiting: deque[Run] = deque()
@@ -82,12 +78,27 @@ class ModelExecutor:
         self._waiting.extend(runs)
         self._next()
 
-    def abort(self, run: Run) -> None:
-        pass  # like a plain function, it can not be stopped
-
     def resize(self, threads: int) -> None:
         self._threads = threads
         self._next()
+
+    def _next(self) -> None:
+        """Begin what can begin."""
+        raise NotImplementedError
+
+
+class ModelExecutor(QueueingExecutor):
+    """Answers after a while with the name of the backend and the body of the request."""
+
+    asynchronous = False
+
+    def __init__(self, model: ServiceModel, *, accepts_batch: bool = False) -> None:
+        super().__init__()
+        self.accepts_batch = accepts_batch
+        self._model = model
+
+    def abort(self, run: Run) -> None:
+        pass  # like a plain function, it can not be stopped
 
     def configure(self, user_config: object) -> None:
         pass
