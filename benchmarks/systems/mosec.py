@@ -132,10 +132,10 @@ class Mosec(System):
 
 
 class Tuned(Mosec):
-    """--capacity bounds the queue; at this one an accepted request just meets a deadline of 100 ms behind it."""
+    """--capacity bounds the queue; behind so many, by reckoning, a request just meets 100 ms.  Not found by a sweep."""
 
     name = "mosec-tuned"
-    title = "mosec with --capacity tuned for the overload workload"
+    title = "mosec with --capacity set by hand for the overload workload"
     arguments = ("--capacity", "256")
     sources = {name: files for name, files in Mosec.sources.items() if name in ("batch",)}
 

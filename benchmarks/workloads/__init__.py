@@ -19,7 +19,7 @@ WORKLOADS: dict[str, type[Workload]] = {
 }
 
 NOT_YET = {
-    "stream": "first byte and gaps of a streamed answer: zserve does not stream yet",
-    "handle": "calls a second and latency from Python: zserve has no handles yet",
+    "stream": "first byte and gaps of a streamed answer: this workload is not written yet",
+    "handle": "calls a second and latency from Python: this workload is not written yet",
 }
 """Named here so that nobody looks for them in vain."""

@@ -23,7 +23,7 @@ def test_the_list_has_workloads_systems_and_what_is_not_there_yet(capsys):
     ("arguments", "said"),
     [
         (["run", "eco"], "no workload 'eco'; there are: echo, batch"),
-        (["run", "stream"], "zserve does not stream yet"),
+        (["run", "stream"], "this workload is not written yet"),
         (["run", "--systems", "zserve,flask"], "no system 'flask'; there are: zserve"),
         (
             ["run", "echo", "--case", "3 connections"],
