@@ -75,8 +75,10 @@ class Load:
                 self._ask(client)
 
     def _ask(self, client: httpx.Client) -> None:
-        for _ in range(20):
-            base = self._bases[next(self._turn) % len(self._bases)]
+        # The turn is this request's own: threads that shared it while they go on could take a dead base every time.
+        first = next(self._turn)
+        for turn in range(first, first + 20):
+            base = self._bases[turn % len(self._bases)]
             try:
                 answer = client.request(self._method, base + self._path)
             except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError) as error:
