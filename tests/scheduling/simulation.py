@@ -81,7 +81,7 @@ class SimReplica:
         self.link_s = link_s
         self.parallelism = parallelism
         self.routers: dict[bytes, SimRouter] = {}
-        self.waiting: list[tuple[SimRouter, Dispatch]] = []
+        self.waiting: list[tuple[SimRouter, Dispatch, float]] = []
         self.running = 0
         self.most = 0
         self.busy_s = 0.0
@@ -101,7 +101,7 @@ class SimReplica:
     def calls(self, router: SimRouter, dispatch: Dispatch) -> None:
         taken = self.pool.received(router.name, len(dispatch.entries), self.sim.now)
         assert taken == len(dispatch.entries), "sent beyond the grant"
-        self.waiting.append((router, dispatch))
+        self.waiting.append((router, dispatch, self.sim.now))
         self.start()
 
     def demand(self, router: SimRouter, epoch: int, sent: int, queued: int, urgent_us: int) -> None:
@@ -111,16 +111,16 @@ class SimReplica:
 
     def start(self) -> None:
         while self.waiting and self.running < self.parallelism:
-            router, dispatch = self.waiting.pop(0)
+            router, dispatch, arrived = self.waiting.pop(0)
             self.running += 1
             run_s = self.service(len(dispatch.entries))
             self.busy_s += run_s
-            self.sim.after(run_s, self.done, router, dispatch, run_s)
+            self.sim.after(run_s, self.done, router, dispatch, run_s, self.sim.now - arrived)
 
-    def done(self, router: SimRouter, dispatch: Dispatch, run_s: float) -> None:
+    def done(self, router: SimRouter, dispatch: Dispatch, run_s: float, waited_s: float) -> None:
         self.running -= 1
         self.pool.finished(router.name, len(dispatch.entries))
-        self.sim.after(self.link_s, router.results, self, dispatch, run_s)
+        self.sim.after(self.link_s, router.results, self, dispatch, run_s, waited_s)
         self.settle()
         self.start()
 
@@ -182,9 +182,11 @@ class SimRouter:
         self.queue.grant(replica.name, epoch, limit, self.sim.now)
         self.turn()
 
-    def results(self, replica: SimReplica, dispatch: Dispatch, run_s: float) -> None:
+    def results(self, replica: SimReplica, dispatch: Dispatch, run_s: float, waited_s: float) -> None:
         for entry in dispatch.entries:
-            done = self.queue.completed(replica.name, entry.id, self.sim.now, ok=True, run_s=run_s)
+            done = self.queue.completed(
+                replica.name, entry.id, self.sim.now, ok=True, run_s=run_s, waited_s=waited_s
+            )
             if done is not None:
                 self._answer(done.id, 200)
         # The grant comes in the same message, before the turn ends.

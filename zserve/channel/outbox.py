@@ -59,6 +59,20 @@ class Outbox:
                 del pending[peer]
                 self._flush(peer, parcels)
 
+    def send_together(self, peer: Peer, parcels: list[Parcel]) -> None:
+        """Queue *parcels* for *peer* so that they arrive in one wire message, as a batch has to."""
+        pending = self.pending
+        if not pending and self._wake is not None:
+            self._wake()
+        before = pending.get(peer)
+        if before is None:
+            pending[peer] = before = parcels
+        else:
+            before.extend(parcels)
+        if len(before) >= CHUNK and self._flush is not None:
+            del pending[peer]
+            self._flush(peer, before)
+
     def publish(self, message: Message) -> None:
         """Queue *message* for everyone who subscribes to this node (routers only)."""
         if self._wake is not None:

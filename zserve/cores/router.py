@@ -251,7 +251,8 @@ class RouterCore:
         if message.streams:
             self.relays.begin(peer, message, head, body, self._entry(message.id), now)
             return
-        entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=message.run_us * 1e-6)
+        run_s, waited_s = message.run_us * 1e-6, (message.queue_us + message.batch_us) * 1e-6
+        entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=run_s, waited_s=waited_s)
         self._touched[queue.name] = queue
         if message.status >= 500:
             self.errors[queue.name] = self.errors.get(queue.name, 0) + 1
@@ -334,10 +335,12 @@ class RouterCore:
         for dispatch in queue.dispatch(now):
             entries = dispatch.entries
             size = len(entries)
+            parcels: list[Parcel] = []
             for entry in entries:
                 budget_us = NO_BUDGET if entry.deadline == math.inf else max(0, int((entry.deadline - now) * 1e6))
                 call = Call(entry.id, dispatch.batch_no, size, entry.endpoint, budget_us, entry.flags, entry.method)
-                out.send(dispatch.replica, call, entry.head, entry.body)
+                parcels.append((call, entry.head, entry.body))
+            out.send_together(dispatch.replica, parcels)
         for entry, refusal in queue.expire(now):
             self._entries.pop(entry.id, None)
             if entry.gateway:

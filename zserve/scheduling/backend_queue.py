@@ -251,11 +251,12 @@ class BackendQueue:
             self._fleet.grant(member, epoch, limit)
 
     def completed(
-        self, replica: bytes, id_: bytes, now: float, *, ok: bool, run_s: float, batch_size: int | None = None
+        self, replica: bytes, id_: bytes, now: float, *, ok: bool, run_s: float, waited_s: float = 0.0
     ) -> Entry | None:
         """*replica* has answered; None when nobody waits for it (unknown, late, cancelled).
 
-        ok: False when the replica or its code failed.  run_s: seconds that the call took there.
+        ok: False when the replica or its code failed.  run_s: seconds that the call took there.  waited_s: seconds that
+        it waited there before.
         """
         member = self._members.get(replica)
         if member is None:
@@ -270,7 +271,7 @@ class BackendQueue:
                 batch.good = True
             batch.left -= 1
             if not batch.left:
-                self._batch_done(member, entry.batch, now, run_s)
+                self._batch_done(member, entry.batch, now, run_s, waited_s)
         else:
             took = now - entry.sent_at
             member.finished(took, ok, now)
@@ -286,8 +287,8 @@ class BackendQueue:
         self._completed += 1
         return entry
 
-    def _batch_done(self, member: Replica, batch_no: int, now: float, run_s: float) -> None:
-        self._pipeline.done(member, batch_no, now, run_s)
+    def _batch_done(self, member: Replica, batch_no: int, now: float, run_s: float, waited_s: float) -> None:
+        self._pipeline.done(member, batch_no, now, run_s, waited_s)
         self._run_s += (run_s - self._run_s) * 0.1
         self._admission.width = self._pipeline.width
         self._admission.touched()
@@ -368,7 +369,7 @@ class BackendQueue:
         out: list[Dispatch] = []
         heap, fleet = self._heap, self._fleet
         while heap.live:
-            replica = self._pipeline.free_replica(now)
+            replica = self._pipeline.free_replica(now, min(self._max_batch, heap.live))
             if replica is None:
                 if self._pipeline.wait_until != NO_DEADLINE:
                     self._wait_until = self._pipeline.wait_until

@@ -23,8 +23,8 @@ _MAX_WIDTH = 256
 class Pipeline:
     """The batches in flight at the replicas of one backend.
 
-    width: batches that a replica is taken to run at a time.  overhead_s: round trip and turn-around of a batch that was
-    sent to an idle replica, seconds.  wait_until: when :meth:`free_replica` last said that none is free, the time at
+    width: batches that a replica is taken to run at a time.  overhead_s: round trip and turn-around of a batch that
+    finds an idle replica, seconds.  wait_until: when :meth:`free_replica` last said that none is free, the time at
     which to ask again.
     """
 
@@ -44,8 +44,12 @@ class Pipeline:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def free_replica(self, now: float) -> Replica | None:
-        """A replica with a free slot, else one whose slot becomes free so soon that the next batch should leave."""
+    def free_replica(self, now: float, wanted: int) -> Replica | None:
+        """A replica with a free slot, else one whose slot becomes free so soon that the next batch should leave.
+
+        *wanted*: requests that the next batch could have.  A busy replica that grants fewer right now is let be until
+        it grants more, or has a free slot: half a batch costs it nearly as much time as a whole one.
+        """
         ready = self._fleet.ready
         width = self.width
         if len(ready) > FULL_SCAN:
@@ -60,7 +64,7 @@ class Pipeline:
             running = len(replica.batches)
             if running < width:
                 score = (len(replica.held) + 1) * replica.cost - 1e9  # before any that is busy
-            elif running == width and self._times.seen:
+            elif running == width and self._times.seen and replica.limit - replica.sent >= wanted:
                 at = replica.early_at - lead
                 if at > now:
                     if at < self.wait_until:
@@ -86,11 +90,11 @@ class Pipeline:
 
     # --- answers ------------------------------------------------------------------------------------------------------
 
-    def done(self, replica: Replica, batch_no: int, now: float, run_s: float) -> None:
-        """The last request of a batch is answered."""
+    def done(self, replica: Replica, batch_no: int, now: float, run_s: float, waited_s: float) -> None:
+        """The last request of a batch is answered, which ran for *run_s* after it had waited there for *waited_s*."""
         batch = replica.batches.pop(batch_no)
         if batch.good and run_s > 0.0:
-            self._learn(batch, now, run_s)
+            self._learn(batch, now, run_s, waited_s)
         took = now - (batch.started if batch.started < now else batch.sent_at)
         replica.finished(took, batch.good, now)
         if batch.good:
@@ -119,22 +123,19 @@ class Pipeline:
                 break
         self._plan(replica)
 
-    def _learn(self, batch: Batch, now: float, run_s: float) -> None:
-        """Overhead from a batch that did not wait; width from one that did not wait although it should, or did."""
-        waited = now - batch.sent_at - run_s
+    def _learn(self, batch: Batch, now: float, run_s: float, waited_s: float) -> None:
+        """Overhead from every batch, for the replica says how long it waited there; width from one that did not wait
+        although it should have, or the other way."""
+        self._learn_overhead(max(0.0, now - batch.sent_at - run_s - waited_s))
         if batch.started == batch.sent_at:
-            if self.width > 1 and waited > 0.5 * run_s + 2.0 * self.overhead_s:
+            if self.width > 1 and waited_s > 0.5 * run_s + 2.0 * self.overhead_s:
                 self.width -= 1
                 self._evidence = 0
-                return
-            self._learn_overhead(max(0.0, waited))
             return
         due = now if batch.started == NO_DEADLINE else batch.started
-        expected = due - batch.sent_at  # what it waits when it has to; when it has not, it waits for the links only
-        if waited > _CLEAR * expected + _CLEAR_S and waited > self.overhead_s:  # it came too late: the replica idled
-            self._learn_overhead(waited)
-        elif expected > _CLEAR * self.overhead_s + _CLEAR_S:
-            self._evidence = self._evidence + 1 if waited < 0.5 * (expected + self.overhead_s) else 0
+        expected = due - batch.sent_at  # from here to the answer of the one before: both ways, and the wait between
+        if expected > _CLEAR * self.overhead_s + _CLEAR_S:
+            self._evidence = self._evidence + 1 if waited_s < 0.5 * (expected - self.overhead_s) else 0
             if self._evidence >= _EVIDENCE:
                 self._evidence = 0
                 self.width = min(_MAX_WIDTH, self.width + 1)
