@@ -436,3 +436,14 @@ def test_hooks_are_no_methods_for_clients() -> None:
 
 def test_origin_and_kind_of_plain_answers() -> None:
     assert answer_of(lambda: {"a": 1}) == (200, KIND_JSON, b"", b'{"a":1}', ORIGIN_CODE)
+
+
+def test_dicts_of_a_batch_are_encoded_alike_in_one_go_and_one_by_one() -> None:
+    @batched
+    def double(requests: list[Any]) -> list[Any]:
+        return [{"a": 0.5}, {3: None}, {"b": object()}][: len(requests)]
+
+    for size, wanted in ((1, [200]), (2, [200, 200]), (3, [200, 200, 500])):
+        answers = Handler(double, "b").run([held() for _ in range(size)])
+        assert [answer[0] for answer in answers] == wanted
+        assert [answer[3] for answer in answers[:2]] == [b'{"a":0.5}', b'{"3":null}'][:size]

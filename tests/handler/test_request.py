@@ -163,3 +163,17 @@ def test_any_bytes_give_a_request_or_an_http_error(head: bytes, body: bytes) -> 
         except werkzeug.exceptions.HTTPException as error:
             codes.add(error.code)
     assert codes <= {400, 415}
+
+
+def test_json_is_read_without_decoding_the_head_where_it_is_declared_in_the_usual_way() -> None:
+    ours = request(b"[1]", JSON)
+    assert ours.json == [1]
+    assert ours._head is None, "if the encoding of heads has changed, the shortcut has to follow"
+
+
+@given(st.text(), st.binary(max_size=40))
+def test_no_text_and_no_query_looks_like_a_declaration_of_json(text: str, query: bytes) -> None:
+    declared = b"\x92\xc4\x0ccontent-type\xc4\x10application/json"
+    sly = text + declared.decode("utf-8", errors="replace") + declared.decode("latin-1")
+    with pytest.raises(UnsupportedMediaType):
+        _ = request(b"{}", path=sly, params={"name": sly}, query=query).json

@@ -189,10 +189,7 @@ class SimRouter:
             )
             if done is not None:
                 self._answer(done.id, 200)
-        # The grant comes in the same message, before the turn ends.
-        grant = replica.pool.grant_for(self.name)
-        assert grant is not None
-        self.queue.grant(replica.name, *grant, self.sim.now)
+        # The grant comes behind them: so many results are a message of their own.
         self.turn()
 
     # --- event loop ---------------------------------------------------------------------------------------------------

@@ -58,3 +58,45 @@ def test_a_replica_never_idles_between_batches(link_s: float) -> None:
     got, replica, _ = rate(1, 64, BackendConfig(max_batch_size=8), link_s=link_s, jitter=0.05)
     assert replica.busy_s >= 0.97 * 5.0
     assert got >= 0.97 * 8 / (SERVICE_S * 1.025)
+
+
+def test_a_slow_beginning_does_not_make_batches_leave_early_for_ever() -> None:
+    """The first batch of a fresh process takes long; a replica that never idles again must still be measured."""
+    sim = Simulation()
+    router = SimRouter(sim, b"router", BackendConfig(max_batch_size=8), link_s=0.0005, grain_s=0.0005)
+    replica = SimReplica(sim, b"replica", 17, lambda size: SERVICE_S, link_s=0.0005)
+    replica.connect(router)
+    sim.run(0.01)
+
+    def again() -> None:
+        router.request(None, then=again)
+
+    replica.link_s = 0.04
+    for _ in range(16):
+        again()
+    sim.run(0.1)
+    replica.link_s = 0.0005
+    sim.run(2.0)
+    before = dict(router.queue._sizes)
+    sim.run(4.0)
+    assert router.queue._pipeline.overhead_s < 0.1 * SERVICE_S
+    sizes = {size: count - before.get(size, 0) for size, count in router.queue._sizes.items()}
+    assert [size for size, count in sizes.items() if count] == [8]
+
+
+def test_a_busy_replica_is_not_sent_a_part_of_a_batch_while_its_grant_is_on_the_way() -> None:
+    """Over a slow link batches leave as early as they may: then results are here before the grant that they free."""
+    sim = Simulation()
+    router = SimRouter(sim, b"router", BackendConfig(max_batch_size=8), link_s=SERVICE_S, grain_s=0.0005)
+    replica = SimReplica(sim, b"replica", 17, lambda size: SERVICE_S, link_s=SERVICE_S)
+    replica.connect(router)
+    sim.run(0.1)
+
+    def again() -> None:
+        router.request(None, then=again)
+
+    for _ in range(100):
+        again()
+    sim.run(4.0)
+    sizes = router.queue._sizes
+    assert sizes[8] >= 0.98 * sum(sizes.values())

@@ -20,7 +20,7 @@ from ..http.head import decode_head
 from ..wire.messages import FLAG_WEB
 from . import lifecycle
 from .callables import Callee, Callees, accepts_batch
-from .encode import NotEncodable, Streamable, encode, encode_response, streamable
+from .encode import NotEncodable, Streamable, encode, encode_dicts, encode_response, streamable
 from .frames import user_traceback
 from .runs import HeldCall
 
@@ -29,6 +29,7 @@ __all__ = ["Handler", "HandlerExit"]
 log = logging.getLogger("zserve.handler")
 
 _MAX_KWARGS = 1000
+_ONLY_DICTS = {dict}
 
 
 class HandlerExit(BaseException):
@@ -130,7 +131,7 @@ class Handler:
                 return [self._unknown(call) for call in calls]
             if callee.batch:
                 value = self._call_batch(callee, calls)
-                if inspect.isawaitable(value):
+                if type(value) is not list and inspect.isawaitable(value):
                     value = self._await(value)
                 return self._split(value, calls)
             if len(calls) != 1:
@@ -209,7 +210,7 @@ class Handler:
     def _call_batch(self, callee: Callee, calls: list[HeldCall]) -> Any:
         """The list of requests, and each keyword as a list aligned with it (None where a request has it not)."""
         given: dict[str, Any] = {}
-        if not callee.plain or not all(call.flags & FLAG_WEB for call in calls):
+        if not callee.plain or not _all_web(calls):
             each = [self._keywords(callee, call) for call in calls]
             names = sorted({name for one in each for name in one} - {callee.first})
             if callee.plain and callee.wants_request:
@@ -217,7 +218,13 @@ class Handler:
             given = {name: [one.get(name) for one in each] for name in names}
         if not callee.wants_request:
             return callee.function(**given)
-        return callee.function([self._request(call) for call in calls], **given)
+        return callee.function(self._requests(calls), **given)
+
+    def _requests(self, calls: list[HeldCall]) -> list[Any]:
+        made = self._request_class
+        if made is None or not _all_web(calls):
+            return [self._request(call) for call in calls]
+        return [made(call.head, call.body) for call in calls]
 
     def _request(self, call: HeldCall) -> Any:
         if not call.flags & FLAG_WEB:
@@ -274,6 +281,11 @@ class Handler:
             raise NotEncodable(f"the batch handler {given}, not a list")
         if len(value) != len(calls):
             raise NotEncodable(f"the batch handler was given {len(calls)} requests and returned {len(value)} results")
+        if set(map(type, value)) == _ONLY_DICTS and _all_web(calls):
+            try:
+                return encode_dicts(value)
+            except NotEncodable:
+                pass  # by itself then, for each answer of its own
         answers = []
         for item, call in zip(value, calls, strict=True):
             try:
@@ -327,6 +339,13 @@ class Handler:
             return
         text = "backend %r failed in the middle of streaming the answer to request %s, which breaks off:\n%s"
         log.error(text, self.backend, _request_id(call), user_traceback(error).rstrip())
+
+
+def _all_web(calls: list[HeldCall]) -> bool:
+    for call in calls:
+        if not call.flags & FLAG_WEB:
+            return False
+    return True
 
 
 def _closed() -> None:

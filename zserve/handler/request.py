@@ -23,6 +23,11 @@ __all__ = ["ServeRequest"]
 
 _UNREAD = object()
 
+_JSON_DECLARED = b"\x92\xc4\x0ccontent-type\xc4\x10application/json"
+"""The usual way to declare JSON, as it stands in an encoded head: found without decoding that, which costs three times
+as much.  These bytes can not be part of anything else there: text is UTF-8, header values have no control characters.
+"""
+
 
 class ServeRequest(Request):
     """A werkzeug ``Request`` over a head and a body as they came from the gateway.
@@ -96,6 +101,12 @@ class ServeRequest(Request):
     @property
     def json(self) -> Any:
         """The body as JSON; 415 when it is not declared as such, 400 when it is malformed."""
+        if _JSON_DECLARED in self._raw_head and self._json is _UNREAD:
+            try:
+                value = self._json = orjson.loads(self._body)
+                return value
+            except orjson.JSONDecodeError:
+                pass  # get_json says what is wrong with it
         return self.get_json()
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
