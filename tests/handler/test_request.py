@@ -171,7 +171,7 @@ def test_json_is_read_without_decoding_the_head_where_it_is_declared_in_the_usua
     assert ours._head is None, "if the encoding of heads has changed, the shortcut has to follow"
 
 
-@given(st.text(), st.binary(max_size=40))
+@given(st.text(), st.binary().map(lambda query: bytes(byte for byte in query if byte > 32)))  # as HTTP parsers let by
 def test_no_text_and_no_query_looks_like_a_declaration_of_json(text: str, query: bytes) -> None:
     declared = b"\x92\xc4\x0ccontent-type\xc4\x10application/json"
     sly = text + declared.decode("utf-8", errors="replace") + declared.decode("latin-1")

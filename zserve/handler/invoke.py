@@ -342,10 +342,10 @@ class Handler:
 
 
 def _all_web(calls: list[HeldCall]) -> bool:
+    flags = FLAG_WEB
     for call in calls:
-        if not call.flags & FLAG_WEB:
-            return False
-    return True
+        flags &= call.flags
+    return bool(flags)
 
 
 def _closed() -> None:
