@@ -26,7 +26,11 @@ def read_budget_s(query: bytes, header: bytes | None, wall_s: float) -> float | 
     if header is not None:
         stated.append(("X-Request-Timeout-Seconds", header.decode("latin-1"), 1.0))
     if b"slo_ms" in query:
-        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if b"%" in query or b"+" in query:
+            pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+        else:  # nothing to unquote: a tenth of the time
+            pairs = [part.partition("=")[::2] for part in query.decode("latin-1").split("&")]
+        for name, value in pairs:
             if name in ("relative_slo_ms", "absolute_slo_ms"):
                 stated.append((name, value, 0.001))
     if not stated:
