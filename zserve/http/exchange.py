@@ -216,6 +216,7 @@ class Exchange:
             transport.write(body)
         self.response_complete = True
         self.parts = []
+        self.flight = None  # whose token is this exchange: a cycle that only the collector would end
         protocol.exchange_done(self)
 
     def _stream(self, out: list[bytes], body: bytes) -> None:
@@ -253,6 +254,7 @@ class Exchange:
 
     def _finish(self) -> None:
         self.response_complete = True
+        self.flight = self.outflow = None
         self.protocol.exchange_done(self)
 
     def drop(self) -> None:
@@ -260,3 +262,4 @@ class Exchange:
         self.disconnected = True
         if self.flight is not None and not self.response_complete:
             self.protocol.front.abandon(self)
+        self.flight = self.outflow = None
