@@ -34,6 +34,7 @@ FIGURES: Mapping[str, Figure] = {
     "of_offered": Figure("in time, of offered", "%", 1),
     "late": Figure("answered late", "/s"),
     "refused": Figure("refused at once", "/s"),
+    "refused_p99_ms": Figure("refusal p99", "ms", 1),
     "expired": Figure("expired (504, 408)", "/s"),
     "lost": Figure("failed or given up", "/s"),
     "failed": Figure("failed", "/s"),

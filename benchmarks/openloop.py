@@ -71,7 +71,8 @@ class Plan(msgspec.Struct, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """Of one stream.  Latencies of good and late answers, in milliseconds; windows: good answers by intended start."""
+    """Of one stream.  Latencies of good and late answers, in milliseconds; windows: good answers by intended start, and
+    offered_in, how many requests were to start in each."""
 
     offered: int
     good: int
@@ -87,6 +88,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     refused_p50_ms: float
     refused_p99_ms: float
     windows: list[int]
+    offered_in: list[int]
     lag_p50_ms: float
     lag_p99_ms: float
     lag_max_ms: float
@@ -105,6 +107,7 @@ class _Tally:
         self.lags: list[float] = []
         self.window_s = plan.window_s
         self.windows = [0] * (int(plan.seconds / plan.window_s) + 1)
+        self.offered_in = list(self.windows)
 
     def answered(self, status: int, intended: float, took_s: float) -> None:
         if 200 <= status < 300:
@@ -139,6 +142,7 @@ class _Tally:
             refused_p50_ms=_at(refusals, 0.50),
             refused_p99_ms=_at(refusals, 0.99),
             windows=self.windows,
+            offered_in=self.offered_in,
             lag_p50_ms=_at(lags, 0.50),
             lag_p99_ms=_at(lags, 0.99),
             lag_max_ms=_at(lags, 1.0),
@@ -302,6 +306,7 @@ class _Load:
 
     def _start(self, tally: _Tally, intended: float, now: float) -> None:
         tally.offered += 1
+        tally.offered_in[int(intended / tally.window_s)] += 1
         tally.lags.append(now - intended)
         if self._idle:
             self._send(self._idle.pop(), tally, intended)

@@ -1,4 +1,4 @@
-"""What zserve is meant to reach beside its peers, checked against what was measured.  Ratios only, never times."""
+"""What zserve is meant to reach, checked against what was measured: ratios to peers and limits, and shares."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ __all__ = ["TARGETS", "Target", "Verdict", "judge"]
 
 
 class Target(NamedTuple):
-    """*figure* of *system* over that of *against* (a system, or a case of the same system) is at least or at most."""
+    """*figure* of *system* over that of *against* (a system or a limit; "": the figure itself) is at least or at most
+    *wanted*."""
 
     workload: str
     case: str
@@ -46,6 +47,11 @@ TARGETS = (
         for peer in ("mosec", "litserve", "bentoml", "ray", "ray-fast", "mosec-tuned")
     ),
     Target("overload", "2x, then the cost doubles", "zserve", "mosec-tuned", 1.0, "in_time"),
+    Target("overload", "0.7x", "zserve", "", 0.0, "refused", at_most=True),
+    Target("overload", "2x", "zserve", "", 95.0, "of_capacity"),
+    Target("overload", "2x", "zserve", "", 10.0, "refused_p99_ms", at_most=True),
+    Target("overload", "2x, then 0.7x", "zserve", "", 99.9, "of_capacity"),
+    Target("overload", "2x, then the cost doubles", "zserve", "", 95.0, "of_capacity"),
 )
 
 
@@ -66,7 +72,10 @@ def judge(results: Results) -> list[Verdict]:
     for target in TARGETS:
         if target.workload not in results.workloads:
             continue
-        ratio = results.ratio(target.workload, target.case, target.system, target.against, target.figure)
-        if ratio is not None:
-            verdicts.append(Verdict(target, *ratio))
+        if target.against:
+            found = results.ratio(target.workload, target.case, target.system, target.against, target.figure)
+        else:
+            found = results.spread(target.workload, target.case, target.system, target.figure)
+        if found is not None:
+            verdicts.append(Verdict(target, *found))
     return verdicts
