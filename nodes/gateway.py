@@ -135,7 +135,6 @@ class Gateway:
             # Everything allocated so far lives as long as the process: keep the collector from walking it again.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(20_000, 20, 50)
             report(options, "ready", http=self._url)
             log.info("listening on %s", self._url)
             await self._first(self._stop.requested.wait(), serving, joining)

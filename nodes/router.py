@@ -75,7 +75,6 @@ class Router:
         try:
             gc.collect()
             gc.freeze()
-            gc.set_threshold(20_000, 20, 50)
             report(options, "ready", address=hub.info.address)
             log.info("listening on %s", hub.info.address)
             requested = asyncio.ensure_future(self._stop.requested.wait())

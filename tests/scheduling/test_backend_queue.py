@@ -425,3 +425,37 @@ def test_a_cancelled_twin_does_not_hide_the_one_that_runs() -> None:
     assert queue.get(second.id) is second
     assert queue.cancel(second.id, 0.3) is second
     assert queue.get(second.id) is None
+
+
+@pytest.mark.parametrize("batch", [None, 4])
+def test_a_request_that_comes_again_while_its_replica_has_it_cancelled_leaves_nothing_behind(batch: int | None) -> None:
+    made = queue(R1, max_batch_size=batch)
+    began = teach(made, R1, [1] * 8, 0.01, 0.0)
+    offer(made, entry(1, now=began), now=began)
+    assert sent(made, began) == [(R1, [1])]
+    assert made.cancel(entry(1).id, began) is not None
+    again = began + 0.1  # by now its turn at the replica should be over
+    offer(made, entry(1, now=again), now=again)
+    assert sent(made, again) == [(R1, [1])]
+    assert made.in_flight == 1
+    assert made.completed(R1, entry(1).id, again + 0.1, ok=True, run_s=0.01) is not None
+    assert made.completed(R1, entry(1).id, again + 0.1, ok=True, run_s=0.01) is None
+    assert made.in_flight == 0
+    assert made._ghosts == 0
+    assert not made._members[R1].batches
+    offer(made, entry(2, now=again + 0.2), now=again + 0.2)
+    assert sent(made, again + 0.2) == [(R1, [2])], "its slot is free"
+
+
+def test_ghosts_are_counted_out_however_they_end() -> None:
+    made = queue(R1, R2)
+    offer(made, entry(1), entry(2), entry(3))
+    where = {numbers_[0]: replica for replica, numbers_ in sent(made, 0.0)}
+    for number in where:
+        assert made.cancel(entry(number).id, 0.1) is not None
+    assert made._ghosts == 3
+    first, *others = where
+    assert made.returned(where[first], entry(first).id, 0.2) is None
+    for replica in {where[number] for number in others}:
+        assert made.replica_left(replica, 0.3) == []
+    assert made._ghosts == 0

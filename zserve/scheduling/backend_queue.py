@@ -49,6 +49,7 @@ class BackendQueue:
         "_expired",
         "_fleet",
         "_former",
+        "_ghosts",
         "_heap",
         "_max_batch",
         "_members",
@@ -91,6 +92,7 @@ class BackendQueue:
         self._former = BatchFormer(self._heap, self._times, self._admission)
         self._overdue: list[Entry] = []  # found by dispatch, for expire to report
         self._queued: dict[bytes, Entry] = {}
+        self._ghosts = 0  # entries that were cancelled in flight
         self._seq = 0
         self._batch_no = 0
         self._run_s = 0.0  # what replicas say a call took, EWMA
@@ -186,6 +188,7 @@ class BackendQueue:
         entry = self.get(id_)
         if entry is not None:
             entry.state = CANCELLED
+            self._ghosts += 1
             self._counts["cancelled"] += 1
         return entry
 
@@ -239,6 +242,7 @@ class BackendQueue:
         if gone is None:
             return []
         lost = [entry for entry in gone.held.values() if entry.state == IN_FLIGHT]
+        self._ghosts -= len(gone.held) - len(lost)
         for entry in gone.held.values():
             entry.state = DONE
         self._counts["lost"] += len(lost)
@@ -283,6 +287,7 @@ class BackendQueue:
         was = entry.state
         entry.state = DONE
         if was != IN_FLIGHT:
+            self._ghosts -= 1
             return None
         self._completed += 1
         return entry
@@ -305,7 +310,19 @@ class BackendQueue:
         was = entry.state
         entry.state = DONE
         self._counts["handed_back"] += 1
-        return entry if was == IN_FLIGHT else None
+        if was == IN_FLIGHT:
+            return entry
+        self._ghosts -= 1
+        return None
+
+    def _forget_ghost(self, replica: Replica, id_: bytes, now: float) -> None:
+        """A request goes to *replica* once more while that still has it, cancelled, from the first time (its gateway's
+        link broke, and it was sent again): the replica will answer twice, and the first answer serves."""
+        ghost = replica.held.pop(id_, None)
+        if ghost is not None:
+            self._ghosts -= 1
+            self._fleet.in_flight -= 1
+            self._pipeline.item_returned(replica, ghost, now)
 
     def _sample(self, depth: int, took: float, run_s: float, ok: bool, now: float) -> None:
         """Feed the estimates, about every 2 to 8 ms; a failure says nothing about the time that success takes."""
@@ -357,6 +374,8 @@ class BackendQueue:
             entry.sent_at = now
             entry.depth = depth
             self._batch_no = entry.batch = self._batch_no + 1
+            if self._ghosts:
+                self._forget_ghost(replica, entry.id, now)
             replica.held[entry.id] = entry
             fleet.spend(replica, 1)
             out.append(Dispatch(replica.peer, entry.batch, [entry]))
@@ -392,6 +411,8 @@ class BackendQueue:
                 entry.replica = replica.peer
                 entry.sent_at = now
                 entry.batch = self._batch_no
+                if self._ghosts:
+                    self._forget_ghost(replica, entry.id, now)
                 replica.held[entry.id] = entry
             self._pipeline.sent(replica, self._batch_no, size, now)
             fleet.spend(replica, size)
