@@ -132,10 +132,6 @@ class ReplicaCore:
         capacity, before = self._pace.capacity(), self._credits.capacity
         if now_lower or capacity > before or 2 * capacity < before:
             self._credits.capacity = capacity
-        # A capacity that was not asked for is exceeded by one for each further router, so that none waits for another's
-        # unused credit to be recalled.
-        derived = self.config.max_concurrent_queries is None
-        self._credits.overcommit = max(0, len(self._links) - 1) if derived else 0
 
     def _read_registry(self, now: float) -> None:
         assert self.sync is not None
