@@ -37,6 +37,7 @@ MAX_SOCKET_PATH = 103 if os.uname().sysname == "Darwin" else 107
 
 _UNFINISHED = ".new-"
 _UNFINISHED_S = 60.0
+_REMOVALS = 50
 
 
 class Fabric(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +117,11 @@ class RunDirectory:
         """Remove the folder and, when it is the last, the base.  Only the process that made it does; again: a no-op."""
         if self._lock < 0 or os.getpid() != self._owner:
             return
-        shutil.rmtree(self.path, ignore_errors=True)
+        for _ in range(_REMOVALS):  # a process that was killed may still be dying, and make a file in between
+            shutil.rmtree(self.path, ignore_errors=True)
+            if not self.path.exists():
+                break
+            time.sleep(0.02)
         os.close(self._lock)
         self._lock = -1
         with suppress(OSError):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from zserve.nodes.run_directory import (
@@ -134,3 +136,23 @@ def test_where_the_base_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert base_directory() == tmp_path / "zserve"
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
     assert base_directory() == Path(f"/tmp/zserve-{os.getuid()}")
+
+
+def test_a_file_that_a_dying_process_makes_while_the_folder_is_removed_goes_too(
+    run_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = RunDirectory("late")
+    rmtree = shutil.rmtree
+    times: list[int] = []
+
+    def remove_with_company(path: Path, **options: Any) -> None:
+        times.append(1)
+        rmtree(path, **options)
+        if len(times) < 3:
+            path.mkdir()
+            (path / "late").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", remove_with_company)
+    made.remove()
+    assert len(times) == 3
+    assert not run_base.exists()
