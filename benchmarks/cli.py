@@ -17,7 +17,7 @@ from .report import markdown
 from .results import Results
 from .runner import run
 from .systems import SYSTEMS
-from .workloads import NOT_YET, WORKLOADS, Settings
+from .workloads import WORKLOADS, Settings
 from .wrk import wrk_version
 
 __all__ = ["main"]
@@ -36,8 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(options, parser)
     signal.signal(signal.SIGTERM, _terminated)
     for name in options.workloads:
-        if name in NOT_YET:
-            parser.error(f"{name}: {NOT_YET[name]}")
         if name not in WORKLOADS:
             parser.error(f"no workload {name!r}; there are: {', '.join(WORKLOADS)}")
     systems = None
@@ -102,8 +100,6 @@ def _list() -> None:
     print("workloads")
     for name, workload in WORKLOADS.items():
         print(f"  {name:<14} {workload.title}")
-    for name, reason in NOT_YET.items():
-        print(f"  {name:<14} not yet: {reason}")
     print("systems")
     for name, system in SYSTEMS.items():
         print(f"  {name:<14} {system.title}")

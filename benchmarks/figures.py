@@ -20,6 +20,12 @@ class Figure(NamedTuple):
 
 FIGURES: Mapping[str, Figure] = {
     "rate": Figure("answers", "/s"),
+    "pieces": Figure("pieces", "/s"),
+    "first_p50_ms": Figure("first piece p50", "ms", 2),
+    "first_p99_ms": Figure("first piece p99", "ms", 2),
+    "gap_p50_ms": Figure("gap p50", "ms", 2),
+    "gap_p99_ms": Figure("gap p99", "ms", 2),
+    "caller_us": Figure("caller's CPU a call", "us"),
     "mb_s": Figure("body bytes", "MB/s"),
     "p50_ms": Figure("p50", "ms", 2),
     "p90_ms": Figure("p90", "ms", 2),

@@ -29,13 +29,34 @@ _PAYLOAD = """
 """
 
 
+_STREAM = """
+    import asyncio
+    from fastapi import FastAPI
+    from fastapi.responses import StreamingResponse
+
+    app = FastAPI()
+
+    async def pieces(count, gap):
+        for number in range(count):
+            if number and gap:
+                await asyncio.sleep(gap)
+            yield f"piece{number}\\n"
+
+    @app.post("/stream")
+    async def stream(body: dict):
+        return StreamingResponse(pieces(body["pieces"], body["gap"]), media_type="text/plain")
+"""
+
+
 class FastApi(System):
     name = "fastapi"
     title = "FastAPI + uvicorn, one process"
     environment = "fastapi"
     requirements = ("fastapi", "uvicorn", "httptools", "uvloop")
     packages = ("fastapi", "starlette", "pydantic", "uvicorn", "httptools", "uvloop")
-    sources = {"echo": {"app.py": source(_ECHO)}, "payload": {"app.py": source(_PAYLOAD)}}
+    sources = {
+        name: {"app.py": source(text)} for name, text in {"echo": _ECHO, "payload": _PAYLOAD, "stream": _STREAM}.items()
+    }
 
     def start(self, site: Site) -> None:
         given = ["--host", "127.0.0.1", "--port", str(site.port), "--loop", "uvloop", "--http", "httptools"]

@@ -67,6 +67,27 @@ _MIX = """
     workers = 1
 """
 
+_STREAM = """
+    import asyncio
+
+    class Stream(ls.LitAPI):
+        def setup(self, device):
+            pass
+
+        async def predict(self, body):
+            for number in range(body["pieces"]):
+                if number and body["gap"]:
+                    await asyncio.sleep(body["gap"])
+                yield f"piece{number}\\n"
+
+        async def encode_response(self, output):
+            async for piece in output:
+                yield piece
+
+    apis = Stream(api_path="/stream", stream=True, enable_async=True)
+    workers = 1
+"""
+
 _SCALE = """
     class Scale(ls.LitAPI):
         def setup(self, device):
@@ -97,7 +118,7 @@ class LitServe(System):
     packages = ("litserve", "fastapi", "uvicorn", "uvloop")
     sources = {
         name: {"app.py": source(_HEAD) + source(text) + source(_TAIL)}
-        for name, text in {"echo": _ECHO, "batch": _BATCH, "mix": _MIX, "scale": _SCALE}.items()
+        for name, text in {"echo": _ECHO, "batch": _BATCH, "mix": _MIX, "scale": _SCALE, "stream": _STREAM}.items()
     }
 
     def start(self, site: Site) -> None:

@@ -7,7 +7,7 @@ main loops, gRPC between actors, buffered logs), and no access log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..site import Site
 from .system import System, source
@@ -26,6 +26,9 @@ _ECHO = """
     class Echo:
         async def __call__(self, request):
             return await request.json()
+
+        async def called(self, value):
+            return value
 
     apps = {"/echo": Echo.bind()}
 """
@@ -53,9 +56,43 @@ _SCALE = """
     apps = {"/scale": Scale.bind()}
 """
 
+_STREAM = """
+    import asyncio
+    from starlette.responses import StreamingResponse
+
+    async def pieces(count, gap):
+        for number in range(count):
+            if number and gap:
+                await asyncio.sleep(gap)
+            yield f"piece{number}\\n"
+
+    @serve.deployment(max_ongoing_requests=128)
+    class Stream:
+        async def __call__(self, request):
+            asked = await request.json()
+            return StreamingResponse(pieces(asked["pieces"], asked["gap"]), media_type="text/plain")
+
+    apps = {"/stream": Stream.bind()}
+"""
+
+_CALLER = """
+    import ray
+    from ray import serve
+
+    def connect():
+        ray.init(address=open("address").read(), logging_level="error")
+        handle = serve.get_app_handle("echo").called
+        return handle.remote, lambda answer: answer.result(timeout_s=10.0)
+
+    def leave():
+        pass
+"""
+
 _TAIL = """
     if __name__ == "__main__":
         ray.init(num_cpus=8, include_dashboard=False, _temp_dir=sys.argv[2], logging_level="error")
+        with open("address", "w") as file:
+            file.write(ray.get_runtime_context().gcs_address)
         serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])}, logging_config=QUIET)
         for route, app in apps.items():
             serve.run(app, name=route.strip("/"), route_prefix=route, logging_config=QUIET)
@@ -75,13 +112,17 @@ class RayServe(System):
     quiet = "QUIET = None\n"
     sources = {
         name: {"app.py": source(_HEAD) + source(text) + source(_TAIL)}
-        for name, text in {"echo": _ECHO, "batch": _BATCH, "scale": _SCALE}.items()
+        for name, text in {"echo": _ECHO, "batch": _BATCH, "scale": _SCALE, "stream": _STREAM}.items()
     }
 
     def start(self, site: Site) -> None:
         app = site.folder / "app.py"
         app.write_text(self.quiet + app.read_text())
         site.spawn([site.python, "app.py", str(site.port), str(site.folder / "ray")])
+
+    def caller(self, site: Site, calls: str) -> Sequence[str]:
+        (site.folder / "calls.py").write_text(source(_CALLER) + calls)
+        return [str(site.python), "calls.py"]
 
     def settings(self, workload: str) -> Mapping[str, str]:
         return {"RAY_USAGE_STATS_ENABLED": "0"}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 
+from ..errors import NotRun
 from ..site import Probe, Site
 
 __all__ = ["Sources", "System", "source"]
@@ -58,6 +59,13 @@ class System(ABC):
     def probe(self, probe: Probe) -> Probe:
         """*probe* as this system wants it written."""
         return probe
+
+    def caller(self, site: Site, calls: str) -> Sequence[str]:
+        """The command of a process that calls the echo app by this system's handles; *calls* is its code (see
+        workloads/handle.py), to which the adapter adds ``connect()`` and ``leave()``.
+
+        Raises NotRun without handles."""
+        raise NotRun("it has no handles, or its adapter does not know them")
 
     def with_deadline(self, path: str, milliseconds: float) -> str:
         """*path* with a deadline, for systems that have a way to say so."""

@@ -31,13 +31,33 @@ _PAYLOAD = "    import json\n    from model import weigh\n" + _ECHO.replace(
 )
 
 
+_STREAM = """
+    import asyncio, json
+
+    async def app(scope, receive, send):
+        if scope["type"] != "http":
+            return
+        asked = json.loads((await receive())["body"])
+        await send({
+            "type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")],
+        })
+        for number in range(asked["pieces"]):
+            if number and asked["gap"]:
+                await asyncio.sleep(asked["gap"])
+            await send({"type": "http.response.body", "body": b"piece%d\\n" % number, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+"""
+
+
 class Uvicorn(System):
     name = "uvicorn"
     title = "bare uvicorn (ASGI, httptools, uvloop), one process: echoes bytes, no JSON"
     environment = "uvicorn"
     requirements = ("uvicorn", "httptools", "uvloop")
     packages = ("uvicorn", "httptools", "uvloop")
-    sources = {"echo": {"app.py": source(_ECHO)}, "payload": {"app.py": source(_PAYLOAD)}}
+    sources = {
+        name: {"app.py": source(text)} for name, text in {"echo": _ECHO, "payload": _PAYLOAD, "stream": _STREAM}.items()
+    }
 
     def start(self, site: Site) -> None:
         given = ["--host", "127.0.0.1", "--port", str(site.port), "--loop", "uvloop", "--http", "httptools"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..site import Site
@@ -79,6 +80,7 @@ _EXAMPLES = Path(__file__).parents[2] / "examples"
 def _sources() -> Sources:
     apps = {
         "echo": _ECHO, "batch": _BATCH, "payload": _PAYLOAD, "mix": _MIX, "scale": _SCALE, "digits": _DIGITS,
+        "stream": _STREAM,
     }  # fmt: skip
     files = {workload: {"app.py": source(text)} for workload, text in apps.items()}
     if (_EXAMPLES / "digits.py").exists():
@@ -86,6 +88,31 @@ def _sources() -> Sources:
             files["digits"][name] = (_EXAMPLES / name).read_text(encoding="utf-8")
     return files
 
+
+_STREAM = """
+    import asyncio
+    import zserve as serve
+
+    @serve.route("/stream", methods=["POST"])
+    async def stream(request):
+        asked = request.json
+        for number in range(asked["pieces"]):
+            if number and asked["gap"]:
+                await asyncio.sleep(asked["gap"])
+            yield f"piece{number}\\n"
+"""
+
+_CALLER = source("""
+    import sys
+    import zserve as serve
+
+    def connect():
+        serve.init(sys.argv[1])
+        handle = serve.get_handle("echo")
+        return handle.remote, lambda answer: answer.result(timeout=10.0)
+
+    leave = serve.shutdown
+""")
 
 _JOIN = source("""
     import sys, time
@@ -135,9 +162,16 @@ class Apart(_Zserve):
         )
 
 
+    def caller(self, site: Site, calls: str) -> Sequence[str]:
+        return _caller(site, calls)
+
+
 class Together(_Zserve):
     name = "zserve-together"
     title = "zserve node: gateway and router in one process, worker in another"
+
+    def caller(self, site: Site, calls: str) -> Sequence[str]:
+        return _caller(site, calls)
 
     def start(self, site: Site) -> None:
         address = _address(site)
@@ -146,6 +180,11 @@ class Together(_Zserve):
             ["--role", "gateway", "--role", "router", "--bind", address, "--http", site.host],
             ["--role", "worker", "--join", address, "--app-dir", site.folder],
         )
+
+
+def _caller(site: Site, calls: str) -> list[str]:
+    (site.folder / "calls.py").write_text(_CALLER + calls)
+    return [str(site.python), "calls.py", _address(site)]
 
 
 def _address(site: Site) -> str:
