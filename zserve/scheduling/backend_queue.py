@@ -164,6 +164,22 @@ class BackendQueue:
         self._heap.put_back(entry)
         self._counts["retried"] += 1
 
+    def adopt(self, entry: Entry, replica: bytes, now: float) -> None:
+        """*entry* is at *replica* already: another router sent it there, with its own credit."""
+        member = self._fleet.members[replica]
+        before = member.held.get(entry.id)
+        if before is None:
+            self._fleet.in_flight += 1
+        else:  # it was cancelled here, and runs on
+            before.state = DONE
+            entry.batch = before.batch
+        self._seq = entry.seq = self._seq + 1
+        entry.state = IN_FLIGHT
+        entry.replica = replica
+        entry.sent_at = now
+        entry.depth = len(member.held) + 1
+        member.held[entry.id] = entry
+
     def get(self, id_: bytes) -> Entry | None:
         """The entry of that id, queued or in flight and not cancelled."""
         entry = self._queued.get(id_)
@@ -233,6 +249,11 @@ class BackendQueue:
         if replica in self._fleet.members:
             raise ValueError(f"replica {replica.hex()} has joined already")
         self._fleet.join(replica, now)
+        self._admission.touched()
+
+    def replica_doubted(self, replica: bytes, doubted: bool, now: float) -> None:
+        """Nothing is heard from *replica*, or it is heard again; of interest while there are others."""
+        self._fleet.doubt(replica, doubted)
         self._admission.touched()
 
     def replica_left(self, replica: bytes, now: float) -> list[Entry]:
@@ -305,6 +326,7 @@ class BackendQueue:
         if member is None or entry is None:
             return None
         self._fleet.in_flight -= 1
+        member.rescore()
         self._pipeline.item_returned(member, entry, now)
         self._admission.touched()
         was = entry.state
@@ -322,6 +344,7 @@ class BackendQueue:
         if ghost is not None:
             self._ghosts -= 1
             self._fleet.in_flight -= 1
+            replica.rescore()
             self._pipeline.item_returned(replica, ghost, now)
 
     def _sample(self, depth: int, took: float, run_s: float, ok: bool, now: float) -> None:

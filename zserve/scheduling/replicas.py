@@ -12,6 +12,7 @@ for failing and one for slow start:
 
 from __future__ import annotations
 
+import operator
 import random
 
 from .credits import CreditAccount
@@ -27,6 +28,8 @@ DECAY_S = 2.0
 FAILING_FACTOR = 20.0
 _REFRESH_S = 0.1
 _UNKNOWN_S = 0.001
+
+_score = operator.attrgetter("score")
 
 
 class Batch:
@@ -46,8 +49,10 @@ class Replica(CreditAccount):
     """A replica as one router sees it."""
 
     __slots__ = (
+        "aside",
         "batches",
         "cost",
+        "doubted",
         "early_at",
         "ends",
         "failing",
@@ -58,6 +63,7 @@ class Replica(CreditAccount):
         "peer",
         "penalty",
         "running",
+        "score",
         "seen",
         "slot",
         "told",
@@ -74,6 +80,7 @@ class Replica(CreditAccount):
         self.failing = 0.0  # EWMA of failures, 0..1
         self.penalty = 1.0
         self.cost = _UNKNOWN_S
+        self.score = _UNKNOWN_S  # what the choice is by: (in flight + 1) * cost, kept up by whoever changes either
         self.seen = now  # when latency was last fed
         self.free_at = now  # batching: when a slot should become free, seconds
         self.early_at = now  # the same, if it is quick
@@ -81,6 +88,8 @@ class Replica(CreditAccount):
         self.running = 0  # how many those are
         self.waiting_s = 0.0  # work of the batches that wait there
         self.slot = -1  # place in Fleet.ready
+        self.doubted = False  # its link is silent
+        self.aside = False  # and others of its fleet are heard, so it gets nothing
         self.told: tuple[int, int, float] | None = None  # last demand told: epoch, queued, when
 
     def finished(self, latency: float, ok: bool, now: float) -> None:
@@ -100,6 +109,11 @@ class Replica(CreditAccount):
             self.latency += (latency - self.latency) * (weight if weight < 1.0 else 1.0)
         self.seen = now
         self.cost = self.latency * self.penalty * (1.0 + FAILING_FACTOR * self.failing)
+        self.score = (len(self.held) + 1) * self.cost
+
+    def rescore(self) -> None:
+        """:attr:`held` or :attr:`cost` has changed."""
+        self.score = (len(self.held) + 1) * self.cost
 
 
 class Fleet:
@@ -110,8 +124,8 @@ class Fleet:
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self.members: dict[bytes, Replica] = {}
-        self.ready: list[Replica] = []  # those with credit
-        self.credit = 0  # sum of what is left on positive accounts
+        self.ready: list[Replica] = []  # those with credit, but for doubted ones
+        self.credit = 0  # sum of what is left on the accounts of those
         self.in_flight = 0
         self._refresh_at = 0.0
 
@@ -122,8 +136,10 @@ class Fleet:
             replica.latency = sum(known) / len(known)
             replica.penalty = SLOW_START_FACTOR
             replica.cost = replica.latency * replica.penalty
+            replica.rescore()
         self.members[peer] = replica
         self._refresh_at = now
+        self._set_aside()
         return replica
 
     def leave(self, peer: bytes) -> Replica | None:
@@ -134,28 +150,63 @@ class Fleet:
             self.credit -= replica.limit - replica.sent
             self._unready(replica)
         self.in_flight -= len(replica.held)
+        self._set_aside()
         return replica
+
+    def doubt(self, peer: bytes, doubted: bool) -> None:
+        """Nothing is heard from *peer* any more, or it is heard again."""
+        replica = self.members.get(peer)
+        if replica is not None and replica.doubted != doubted:
+            replica.doubted = doubted
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Doubted replicas get nothing while there are others, even if those have no credit at the moment: what waits
+        here can still go anywhere, and a doubt is settled within seconds."""
+        doubted = [replica for replica in self.members.values() if replica.doubted or replica.aside]
+        if not doubted:
+            return
+        others = any(not replica.doubted for replica in self.members.values())
+        for replica in doubted:
+            aside = replica.doubted and others
+            if aside == replica.aside:
+                continue
+            replica.aside = aside
+            left = replica.limit - replica.sent
+            if left <= 0:
+                continue
+            if aside:
+                self.credit -= left
+                self._unready(replica)
+            else:
+                self.credit += left
+                self._make_ready(replica)
 
     def grant(self, replica: Replica, epoch: int, limit: int) -> None:
         before = max(0, replica.limit - replica.sent)
         if not replica.grant(epoch, limit):
             return
         after = max(0, replica.limit - replica.sent)
-        self.credit += after - before
-        if after:
-            if replica.slot < 0:
-                replica.slot = len(self.ready)
-                self.ready.append(replica)
-        elif replica.slot >= 0:
-            self._unready(replica)
+        if replica.slot >= 0:
+            self.credit += after - before
+            if not after:
+                self._unready(replica)
+        elif after and not replica.aside:
+            self.credit += after
+            self._make_ready(replica)
 
     def spend(self, replica: Replica, count: int) -> None:
-        """*count* requests leave for *replica*, which has the credit for them."""
+        """*count* requests have left for *replica*, which had the credit for them."""
         replica.sent += count
+        replica.score = (len(replica.held) + 1) * replica.cost
         self.credit -= count
         self.in_flight += count
         if replica.sent >= replica.limit:
             self._unready(replica)
+
+    def _make_ready(self, replica: Replica) -> None:
+        replica.slot = len(self.ready)
+        self.ready.append(replica)
 
     def _unready(self, replica: Replica) -> None:
         last = self.ready.pop()
@@ -173,14 +224,8 @@ class Fleet:
         if count > FULL_SCAN:
             random_ = self._rng.random
             one, two = ready[int(random_() * count)], ready[int(random_() * count)]
-            return one if (len(one.held) + 1) * one.cost <= (len(two.held) + 1) * two.cost else two
-        best = ready[0]
-        least = (len(best.held) + 1) * best.cost
-        for replica in ready:
-            score = (len(replica.held) + 1) * replica.cost
-            if score < least:
-                best, least = replica, score
-        return best
+            return one if one.score <= two.score else two
+        return min(ready, key=_score)
 
     def refresh(self, now: float) -> bool:
         """Let latencies that nothing confirms decay and slow starts ramp, ten times a second; whether it was time."""
@@ -195,5 +240,6 @@ class Fleet:
                 age = now - replica.joined
                 replica.penalty = max(1.0, SLOW_START_FACTOR * (1.0 - age / SLOW_START_S))
             replica.cost = (replica.latency or _UNKNOWN_S) * replica.penalty * (1.0 + FAILING_FACTOR * replica.failing)
+            replica.rescore()
         self._refresh_at = now + _REFRESH_S
         return True
