@@ -23,6 +23,9 @@ class FakeCore:
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         self.events.append(("up", peer, hello.info.node))
 
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None:
+        self.events.append(("doubted", peer, cause))
+
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.events.append(("down", peer, reason))
 

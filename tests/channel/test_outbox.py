@@ -41,3 +41,14 @@ def test_it_wakes_the_shell_once_however_it_is_filled() -> None:
     outbox.send_together(PEER, parcels(2, "m"))
     outbox.send(PEER, "more")
     assert woken == [1]
+
+
+def test_what_goes_first_wakes_the_shell_and_stands_in_front() -> None:
+    outbox = Outbox()
+    woken: list[bool] = []
+    outbox.on_wake(lambda: woken.append(True))
+    outbox.send_first(PEER, "b")
+    outbox.send(PEER, "c")
+    outbox.send_first(PEER, "a")
+    assert [message for message, _, _ in outbox.take()[PEER]] == ["a", "b", "c"]
+    assert woken == [True]

@@ -13,14 +13,29 @@ from typing import Any
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from ..errors import ServeError
+from ..security.keys import KeyPair
 from .channel import Channel
 from .sockets import dial_publisher, dial_router
 
 __all__ = ["Dial"]
 
+_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_DISCONNECTED
+)
+
 
 class Dial:
-    """Sockets towards the router at *address*, alive until :meth:`close`."""
+    """Sockets towards the router at *address*, alive until :meth:`close`.
+
+    With a key *pair*, only towards one that holds the public key *server*.  *on_refused* is told why a connection did
+    not come about although something listens; ZeroMQ does not try again with this socket then.  greeted: the router has
+    said HELLO.
+    """
 
     def __init__(
         self,
@@ -33,8 +48,13 @@ class Dial:
         on_publication: Callable[[list[bytes]], None],
         on_connected: Callable[[], None],
         on_disconnected: Callable[[], None],
+        on_refused: Callable[[str], None],
+        pair: KeyPair | None = None,
+        server: bytes = b"",
     ) -> None:
         self.address = address
+        self.server = server
+        self.greeted = False
         self.peer = peer
         self.publish = ""
         self._loop = loop
@@ -42,12 +62,22 @@ class Dial:
         self._on_publication = on_publication
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
-        socket = dial_router(context, address, peer)
+        self._on_refused = on_refused
+        self._pair = pair
+        monitors: list[zmq.Socket[bytes]] = []
+        try:
+            # Watched before it connects: a quick refusal would be over by the time that somebody looked.
+            socket = dial_router(
+                context, address, peer, pair, server, lambda socket: monitors.append(socket.get_monitor_socket(_EVENTS))
+            )
+        except ServeError:
+            for monitor in monitors:
+                monitor.close(0)
+            raise
         self._monitored = socket
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-        monitor.setsockopt(zmq.LINGER, 0)
+        monitors[0].setsockopt(zmq.LINGER, 0)
         self.channel = Channel(loop, socket, on_frames)
-        self._monitor = Channel(loop, monitor, self._on_event)
+        self._monitor = Channel(loop, monitors[0], self._on_event)
         self._subscription: Channel | None = None
         self._connected = False
 
@@ -55,7 +85,8 @@ class Dial:
         """Listen to the publications of this router (known from its HELLO)."""
         if address and self._subscription is None:
             self.publish = address
-            self._subscription = Channel(self._loop, dial_publisher(self._context, address), self._on_publication)
+            socket = dial_publisher(self._context, address, self._pair, self.server)
+            self._subscription = Channel(self._loop, socket, self._on_publication)
 
     def channels(self) -> list[Channel]:
         channels = [self.channel, self._monitor]
@@ -68,8 +99,17 @@ class Dial:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._connected = True
             self._on_connected()
-        elif event == zmq.EVENT_DISCONNECTED and self._connected:
-            self._on_disconnected()
+        elif event == zmq.EVENT_DISCONNECTED:
+            if self._connected:
+                self._on_disconnected()
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._on_refused("it does not know the key of this node")
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            has, lacks = ("this node", "the router") if self._pair is not None else ("the router", "this node")
+            self._on_refused(f"{has} has a key and {lacks} has none (--key), or it is no router at all")
+        elif self._pair is not None:
+            # It has hung up on what it could not decrypt.
+            self._on_refused("it does not hold the expected key")
 
     def close(self, linger_ms: int = 0) -> None:
         if not self.channel.closed:

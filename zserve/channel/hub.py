@@ -19,12 +19,16 @@ import zmq
 
 from ..cores.node import NodeCore
 from ..errors import ServeError
+from ..security.identity import Security
 from ..wire.codec import WireError, decode, encode
 from ..wire.messages import NodeInfo
+from .attempts import Attempts
 from .channel import Channel, Unreachable
 from .dial import Dial
+from .gate import Gate
 from .links import Links
-from .sockets import bind_publisher, bind_router
+from .processes import pid_space, process_state
+from .sockets import KeyedSocket, bind_publisher, bind_router
 
 __all__ = ["Hub", "HubCore"]
 
@@ -65,12 +69,14 @@ class Hub:
         backend: str = "",
         code: str = "",
         on_turn: Callable[[], None] | None = None,
+        security: Security | None = None,
     ) -> None:
         self.core = core
         self.info = info
         self.address = ""
         self.undecodable = 0
-        self.links = Links(core, info, backend=backend, code=code)
+        info.pid_space = pid_space()
+        self.links = Links(core, info, backend=backend, code=code, look=process_state)
         self._bind_to = bind
         self._publish_to = publish
         self._advertise = advertise
@@ -91,6 +97,10 @@ class Hub:
         self._timer_at = 0.0
         self._watch_timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._gate: Gate | None = None
+        if security is not None:
+            self._gate = Gate(security, self.links, self._loop, self._reject, self.poke)
+        self._attempts = Attempts(random.Random())
         core.out.on_wake(self.poke)
         core.out.on_flush(self._send_chunk)
 
@@ -99,13 +109,22 @@ class Hub:
     def start(self) -> None:
         """Bind, dial, and begin to tick.  Raises PortInUse or ServeError."""
         self._context.set(zmq.MAX_SOCKETS, 4096)
+        gate = self._gate
         if self._bind_to is not None:
-            socket, self.address = bind_router(self._context, self._bind_to)
-            self._router = Channel(self._loop, socket, self._on_router_frames, self._on_unreachable)
+            pair = gate.pair_to_bind(self._context, self._bind_to) if gate is not None else None
+            socket, self.address = bind_router(self._context, self._bind_to, pair)
+            on_frames: Callable[[list[bytes]], None] = self._on_router_frames
+            if gate is not None and isinstance(socket, KeyedSocket):
+                on_frames = functools.partial(gate.on_router_frames, socket)
+            self._router = Channel(self._loop, socket, on_frames, self._on_unreachable)
             self.info.address = self._advertise or self.address
         if self._publish_to is not None:
-            socket, address = bind_publisher(self._context, self._publish_to)
-            self._publisher = Channel(self._loop, socket, lambda frames: None)
+            pair = gate.pair_to_bind(self._context, self._publish_to) if gate is not None else None
+            socket, address = bind_publisher(self._context, self._publish_to, pair)
+            on_frames = _ignore
+            if gate is not None and isinstance(socket, KeyedSocket):
+                on_frames = functools.partial(gate.on_subscription, socket)
+            self._publisher = Channel(self._loop, socket, on_frames)
             self.info.publish = _same_host(self.info.address, address)
         for address in self._join:
             self._dial(address)
@@ -122,6 +141,8 @@ class Hub:
         for timer in (self._timer, self._watch_timer):
             if timer is not None:
                 timer.cancel()
+        if self._gate is not None:
+            self._gate.close()
         for dial in self._dials.values():
             dial.close(_GOODBYE_LINGER_MS)
         for channel in (self._router, self._publisher):
@@ -178,11 +199,15 @@ class Hub:
     def statistics(self) -> dict[str, Any]:
         """Counters of the transport, for status and metrics."""
         channels = self._channels()
+        keys = self._gate.statistics() if self._gate is not None else {}
         return {
+            **keys,
             "links": len(self.links.open_links()),
             "undecodable": self.undecodable,
             "rejected": self.links.rejected,
             "resets": self.links.resets,
+            "suspects": len(self.links.suspects),
+            "ill_health": self.links.health.score,
             "missed_wakeups": sum(channel.missed_wakeups for channel in channels),
             "wire_messages_received": sum(channel.received for channel in channels),
             "wire_messages_sent": sum(channel.sent for channel in channels),
@@ -276,7 +301,14 @@ class Hub:
         if now >= self.links.next_wakeup():
             self.links.tick(now)
             self._tend_dials(now)
+            self._write_remarks()
         self._turn()
+
+    def _write_remarks(self) -> None:
+        if self.links.remarks:
+            remarks, self.links.remarks = self.links.remarks, []
+            for alarming, text in remarks:
+                log.log(logging.WARNING if alarming else logging.INFO, "%s", text)
 
     def _watch(self) -> None:
         for channel in self._channels():
@@ -310,6 +342,8 @@ class Hub:
         except WireError as error:
             self._reject(peer, error)
             return
+        if self._gate is not None and self._dials[peer].server:
+            parcels = self._gate.guard.published(peer, parcels)
         self.links.published(peer, parcels, time.monotonic())
         self.poke()
 
@@ -330,16 +364,25 @@ class Hub:
 
     def _dial(self, address: str) -> None:
         peer = self._new_peer()
+        pair, server = None, b""
+        if self._gate is not None:
+            pair, server = self._gate.expect(peer, address)
+        on_frames = functools.partial(self._on_dialled_frames, peer)
+        if server:
+            on_frames = functools.partial(self._on_keyed_frames, peer, server)
         try:
             dial = Dial(
                 self._loop,
                 self._context,
                 address,
                 peer,
-                on_frames=functools.partial(self._on_dialled_frames, peer),
+                on_frames=on_frames,
                 on_publication=functools.partial(self._on_publication, peer),
                 on_connected=functools.partial(self._on_connected, peer),
                 on_disconnected=functools.partial(self._on_disconnected, peer),
+                on_refused=functools.partial(self._on_refused, peer),
+                pair=pair,
+                server=server,
             )
         except ServeError as error:
             if address in self._join:
@@ -356,10 +399,33 @@ class Hub:
         if dial is None:
             return
         self._on_frames(peer, frames)
-        if not dial.publish:
-            hello = self.links.hello_of(peer)
-            if hello is not None and hello.info.publish:
-                dial.subscribe(_same_host(dial.address, hello.info.publish))
+        if not dial.greeted:
+            self._greeted(dial)
+
+    def _on_keyed_frames(self, peer: bytes, server: bytes, frames: list[bytes]) -> None:
+        dial = self._dials.get(peer)
+        if dial is None:
+            return
+        assert self._gate is not None
+        self._gate.on_frames_of_router(peer, server, frames)
+        if not dial.greeted:
+            self._greeted(dial)
+
+    def _greeted(self, dial: Dial) -> None:
+        hello = self.links.hello_of(dial.peer)
+        if hello is None:
+            return
+        dial.greeted = True
+        self._attempts.succeeded(dial.address)
+        if self._gate is not None and dial.server:
+            self._gate.security.found(dial.address, dial.server)
+        if hello.info.publish:
+            dial.subscribe(_same_host(dial.address, hello.info.publish))
+
+    def _on_refused(self, peer: bytes, why: str) -> None:
+        """Something listens where *peer* dials, but one of the two wants nothing to do with the other."""
+        self.links.lost(peer, why, time.monotonic())
+        self.poke()
 
     def _on_connected(self, peer: bytes) -> None:
         self.links.connected(peer, time.monotonic())
@@ -371,6 +437,8 @@ class Hub:
     def _close_dial(self, peer: bytes, reason: str, again: bool) -> None:
         if self._beside.pop(peer, None) is not None:
             return
+        if self._gate is not None:
+            self._gate.ended(peer)
         dial = self._dials.pop(peer, None)
         if dial is None:
             return
@@ -382,7 +450,19 @@ class Hub:
                 self._dialled[dial.address] = b""  # that is ourselves: never again
             return
         self._dialled[dial.address] = None
-        self._loop.call_later(random.uniform(0.02, 0.3), self._redial, dial.address)
+        self._loop.call_later(self._pause_s(dial, reason), self._redial, dial.address)
+
+    def _pause_s(self, dial: Dial, reason: str) -> float:
+        """How long to wait before dialling again."""
+        ways = 1
+        if self._gate is not None and dial.server:
+            ways = len(self._gate.security.known().routers)
+        if not dial.greeted:
+            if self._gate is not None and dial.server:
+                self._gate.security.not_found(dial.address)
+            if self._attempts.failed(dial.address, ways):
+                log.error("no link with the router at %s: %s; still trying", dial.address, reason)
+        return self._attempts.pause_s(dial.address, ways)
 
     def _redial(self, address: str) -> None:
         if not self._stopped and self._dialled.get(address, b"") is None:
@@ -396,7 +476,10 @@ class Hub:
                 self.links.lost(dial.peer, "no answer to HELLO", now)
         if not self._follow:
             return
-        for address in self.core.routers_known():
+        known = list(self.core.routers_known())
+        if not self.links.open_links():
+            known += self._join  # the way back in, where the links with them were ended as not needed
+        for address in known:
             self._named_at[address] = now
             if address not in self._dialled and address != self.info.address:
                 self._dial(address)
@@ -407,6 +490,10 @@ class Hub:
                 self._dials.pop(peer).close()
                 self.links.forget(peer)
                 del self._dialled[address]
+
+
+def _ignore(_frames: list[bytes]) -> None:
+    """A PUB socket receives nothing."""
 
 
 def _same_host(address: str, publish: str) -> str:

@@ -8,59 +8,85 @@ Its name, on both sides, is the routing id of the dialling socket: node id (16 b
     bound:            --HELLO received--> OPEN --GOODBYE, silence, unreachable-------> gone
 
 Nothing but HELLO is accepted on a link that is not open; a bound socket answers RESET to a peer that it does not know,
-and the peer comes back with a new socket (as in Majordomo, ZeroMQ RFC 18).  Any message counts as a heartbeat.  A node
-that finds its own clock late (a stalled loop, SIGSTOP) forgives its peers the time it missed before it judges them
-(Lifeguard, arXiv 1707.00788).
+and the peer comes back with a new socket (as in Majordomo, ZeroMQ RFC 18).
+
+Any message counts as a heartbeat.  A link that is silent is suspected first (:mod:`.suspicion`): the core is told,
+others are asked, and the first sound from it ends that.  Silent for longer, it is given up.  A node that finds its own
+clock late (a stalled loop, SIGSTOP) forgives its peers the time it missed before it judges them, and is more patient
+with them for a while (:mod:`.health`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..cores.node import NodeCore
-from ..wire.messages import MIN_VERSION, VERSION, Goodbye, Hello, NodeInfo, Reset
+from ..wire.messages import ASK_FOR_HELLO, MIN_VERSION, VERSION, Doubt, Goodbye, Hello, NodeInfo, Reset, Word
+from .health import LocalHealth
 from .outbox import Parcel, Peer
+from .suspicion import ENDED, SUSPECT_AFTER_S, UNKNOWN, Suspicion, choose_witnesses, name_of, same_machine
 
 __all__ = ["DEAD_AFTER_S", "HELLO_TIMEOUT_S", "PING_EVERY_S", "ROUTING_ID_SIZE", "Links"]
 
 PING_EVERY_S = 1.0
 DEAD_AFTER_S = 5.0
-"""Silence after which a link is given up.  ZeroMQ itself tells nothing when a peer hangs."""
+"""Silence after which a link is given up, if this node is well.  ZeroMQ itself tells nothing when a peer hangs."""
 HELLO_TIMEOUT_S = 5.0
 """How long a connected peer may take to say HELLO back before the socket is replaced."""
 ROUTING_ID_SIZE = 28
 _RESET_MEMORY = 4096
-_HANDSHAKE = frozenset((Hello, Goodbye, Reset))
+_OWN = frozenset((Hello, Goodbye, Reset, Doubt, Word))
+_INQUIRIES_AT_ONCE = 32
+"""Nodes that others are asked about in one heartbeat; where more are silent, it is not about single nodes."""
+_DOUBT_VERSION = 2
 
 
 class _Link:
-    __slots__ = ("dialled", "heard_at", "hello", "opened_at")
+    """hello: what the other side said, once it is open.  trusted: open, and not under suspicion."""
+
+    __slots__ = ("dialled", "heard_at", "hello", "opened_at", "suspicion", "trusted")
 
     def __init__(self, dialled: bool, now: float) -> None:
         self.dialled = dialled
         self.hello: Hello | None = None
         self.heard_at = now
         self.opened_at = now
+        self.trusted = False
+        self.suspicion: Suspicion | None = None
 
 
 class Links:
     """All links of one node, between its sockets (or the simulator) and its core.
 
     The shell calls :meth:`dialled`, :meth:`received`, :meth:`lost` and :meth:`tick`, and after each of them takes the
-    core's outbox and :attr:`dropped`: links that ended here, (peer, reason, dial again?).
+    core's outbox and :attr:`dropped`: links that ended here, (peer, reason, dial again?).  :attr:`remarks` are for the
+    log: (is it alarming?, text).
+
+    look: tells of a process of this machine, by its id, whether it is stopped, runs or has ended (see
+    :mod:`.suspicion`).
     """
 
-    def __init__(self, core: NodeCore, info: NodeInfo, *, backend: str = "", code: str = "") -> None:
+    def __init__(
+        self,
+        core: NodeCore,
+        info: NodeInfo,
+        *,
+        backend: str = "",
+        code: str = "",
+        look: Callable[[int], str] = lambda pid: UNKNOWN,
+    ) -> None:
         self.core = core
         self.info = info
         self.hello = Hello(VERSION, MIN_VERSION, info, backend, code)
+        self.health = LocalHealth()
         self.dropped: list[tuple[Peer, str, bool]] = []
+        self.remarks: list[tuple[bool, str]] = []
         self.rejected = 0
         self.resets = 0
         self._links: dict[Peer, _Link] = {}
         self._reset_at: dict[Peer, float] = {}
         self._ping_at = 0.0
-        self._ticked_at: float | None = None
+        self._look = look
 
     # --- what the shell tells ---------------------------------------------------------------------------------------
 
@@ -74,13 +100,13 @@ class Links:
         if not parcels:
             return
         link = self._links.get(peer)
-        if link is not None and link.hello is not None:
+        if link is not None and link.trusted:
             link.heard_at = now
-            # The three come first or last in a message.
-            if type(parcels[0][0]) not in _HANDSHAKE and type(parcels[-1][0]) not in _HANDSHAKE:
+            # Those for the links come first or last in a message.
+            if type(parcels[0][0]) not in _OWN and type(parcels[-1][0]) not in _OWN:
                 self.core.receive(peer, parcels, now)
                 return
-        self._handshake(peer, link, parcels, now)
+        self._rarely(peer, link, parcels, now)
 
     def published(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
         """One decoded publication of the router at the other end of *peer*."""
@@ -90,26 +116,38 @@ class Links:
 
     def lost(self, peer: Peer, reason: str, now: float) -> None:
         """The shell knows that *peer* is gone (disconnected, unreachable, hopelessly full)."""
-        if peer in self._links:
-            self._drop(peer, reason, now, again=True)
+        link = self._links.get(peer)
+        if link is not None:
+            if link.hello is not None and self._state_of(link.hello.info) == ENDED:
+                reason += f": its process {link.hello.info.pid} has ended"
+            # The core ends a link for good with a goodbye of its own.
+            self._drop(peer, reason, now, again=not reason.startswith("goodbye"))
 
     def tick(self, now: float) -> None:
         """Heartbeats out, the silent judged."""
-        late = 0.0 if self._ticked_at is None else now - self._ticked_at - PING_EVERY_S
-        self._ticked_at = now
-        if late > PING_EVERY_S:
+        late_s = self.health.beat(now, PING_EVERY_S)
+        if late_s:
             for link in self._links.values():
-                link.heard_at += late
-                link.opened_at += late
+                link.heard_at += late_s
+                link.opened_at += late_s
         self._ping_at = now + PING_EVERY_S
+        patience = self.health.patience
+        suspects: list[tuple[Peer, _Link]] = []
         for peer, link in list(self._links.items()):
             if link.hello is None:
                 continue
-            silent = now - link.heard_at
-            if silent > DEAD_AFTER_S:
-                self._drop(peer, f"silent for {silent:.1f} s", now, again=True)
-            else:
-                self.core.out.send(peer, self.core.ping(peer, now))
+            silent_s = now - link.heard_at
+            suspicion = link.suspicion
+            if suspicion is not None and silent_s > DEAD_AFTER_S * patience * suspicion.patience:
+                reason = f"silent for {silent_s:.1f} s: {suspicion.cause}"
+                self._drop(peer, reason, now, again=True)
+                self._remark(True, link.hello, f"is given up, {reason}")
+                continue
+            if suspicion is not None or silent_s > SUSPECT_AFTER_S * patience:
+                suspects.append((peer, link))
+            self.core.out.send(peer, self.core.ping(peer, now))
+        if suspects:
+            self._suspect(suspects, now)
 
     def forget(self, peer: Peer) -> None:
         """The shell has given up a dialled link that never opened."""
@@ -142,10 +180,106 @@ class Links:
         link = self._links.get(peer)
         return None if link is None else link.hello
 
+    @property
+    def suspects(self) -> dict[Peer, str]:
+        """The links under suspicion, and what seems to be wrong with each."""
+        return {peer: link.suspicion.cause for peer, link in self._links.items() if link.suspicion is not None}
+
+    # --- suspicion --------------------------------------------------------------------------------------------------
+
+    def _suspect(self, suspects: Sequence[tuple[Peer, _Link]], now: float) -> None:
+        """Look, ask, and tell the core, about links that are silent (all of them open)."""
+        for _, link in suspects:
+            assert link.hello is not None
+            if link.suspicion is None:
+                link.suspicion = Suspicion(link.hello.info, now - link.heard_at)
+                link.trusted = False
+        heard = [(peer, link, link.hello) for peer, link in self._links.items() if link.trusted and link.hello]
+        hosts = {hello.info.host for _, _, hello in heard} | {self.info.host}
+        at = {(hello.info.node, hello.info.boot): link.heard_at for _, link, hello in heard}
+        witnesses = [
+            (peer, hello.info)
+            for peer, _, hello in heard
+            if hello.version >= _DOUBT_VERSION and hello.info.role != "client"
+        ]
+        for number, (peer, link) in enumerate(suspects):
+            hello, suspicion = link.hello, link.suspicion
+            assert hello is not None
+            assert suspicion is not None
+            info = hello.info
+            other = at.get((info.node, info.boot))
+            heard_us = -1 if other is None else int((now - other) * 1e6)
+            suspicion.take(Word(info.node, info.boot, heard_us, self._state_of(info)), "over another link")
+            if number < _INQUIRIES_AT_ONCE and info.role != "client":
+                for witness in choose_witnesses(info, witnesses):
+                    self.core.out.send_first(witness, suspicion.doubt)
+            told = suspicion.cause
+            self._judge(peer, suspicion, info.host in hosts, now)
+            if told and suspicion.cause != suspicion.logged:  # not at once: others have been asked just now
+                suspicion.logged = suspicion.cause
+                self._remark(True, hello, f"is suspected, silent for {now - link.heard_at:.1f} s: {suspicion.cause}")
+
+    def _judge(self, peer: Peer, suspicion: Suspicion, host_heard: bool, now: float) -> None:
+        before = suspicion.cause
+        if suspicion.judge(host_heard) != before:
+            self.core.link_doubted(peer, suspicion.cause, now)
+
+    def _word_on(self, doubt: Doubt, now: float) -> Word:
+        """What can be said here about a node that somebody has doubts about."""
+        links = self._links_with(doubt.node, doubt.boot)
+        heard_us = min([int((now - link.heard_at) * 1e6) for _, link in links], default=-1)
+        near = same_machine(self.info, doubt.host, doubt.pid_space)
+        return Word(doubt.node, doubt.boot, heard_us, self._look(doubt.pid) if near and doubt.pid else UNKNOWN)
+
+    def _links_with(self, node: bytes, boot: bytes) -> list[tuple[Peer, _Link]]:
+        """The open links with one process of a node."""
+        return [
+            (peer, link)
+            for peer, link in self._links.items()
+            if link.hello is not None and link.hello.info.node == node and link.hello.info.boot == boot
+        ]
+
+    def _state_of(self, info: NodeInfo) -> str:
+        near = same_machine(self.info, info.host, info.pid_space)
+        return self._look(info.pid) if near and info.pid else UNKNOWN
+
+    def _on_word(self, witness: NodeInfo, word: Word, now: float) -> None:
+        """The answer to a doubt of ours, if we still have it."""
+        for peer, link in self._links_with(word.node, word.boot):
+            hello, suspicion = link.hello, link.suspicion
+            if hello is None or suspicion is None:
+                continue
+            refuted = suspicion.refuted
+            suspicion.take(word, f"by {name_of(witness)}")
+            if suspicion.refuted and not refuted:
+                self.health.refuted()
+            host = hello.info.host
+            heard = host == self.info.host or any(
+                other.trusted and other.hello is not None and other.hello.info.host == host
+                for other in self._links.values()
+            )
+            self._judge(peer, suspicion, heard, now)
+
+    def _heard_again(self, peer: Peer, link: _Link, now: float) -> None:
+        assert link.hello is not None
+        self._remark(False, link.hello, f"is heard again, after {now - link.heard_at:.1f} s")
+        link.suspicion = None
+        link.trusted = True
+        link.heard_at = now
+        self.core.link_doubted(peer, "", now)
+
+    def _remark(self, alarming: bool, hello: Hello, text: str) -> None:
+        remark = (alarming, f"{name_of(hello.info)} {text}")
+        # Clients come and go, and nothing depends on them.  Two routers may have two links.
+        if hello.info.role != "client" and remark not in self.remarks:
+            self.remarks.append(remark)
+
     # --- the rest ---------------------------------------------------------------------------------------------------
 
-    def _handshake(self, peer: Peer, link: _Link | None, parcels: Sequence[Parcel], now: float) -> None:
-        """The rare wire messages: those with HELLO, GOODBYE or RESET in them, or from an unknown peer."""
+    def _rarely(self, peer: Peer, link: _Link | None, parcels: Sequence[Parcel], now: float) -> None:
+        """The rare wire messages: with something for the links in them, or from an unknown or suspected peer."""
+        if link is not None and link.suspicion is not None:
+            self._heard_again(peer, link, now)
         rest: list[Parcel] = []
         for parcel in parcels:
             message = parcel[0]
@@ -165,6 +299,10 @@ class Links:
                     self.core.receive(peer, rest, now)
                 self._drop(peer, f"goodbye: {message.reason}", now, again=link.dialled)
                 return
+            elif kind is Doubt:
+                self.core.out.send_first(peer, self._word_on(message, now))
+            elif kind is Word:
+                self._on_word(link.hello.info, message, now)
             else:
                 rest.append(parcel)
         if rest and link is not None and link.hello is not None:
@@ -187,6 +325,7 @@ class Links:
             self.core.out.send(peer, self.hello)
         link.hello = hello
         link.heard_at = now
+        link.trusted = True
         self.core.link_up(peer, hello, now)
         return link
 
@@ -204,7 +343,7 @@ class Links:
             return "not a router"
         return None
 
-    def _reset(self, peer: Peer, now: float, reason: str = "say hello first") -> None:
+    def _reset(self, peer: Peer, now: float, reason: str = ASK_FOR_HELLO) -> None:
         """Tell an unknown peer to start anew; at most once a second each, so that two confused nodes do not storm."""
         self.rejected += 1
         if now - self._reset_at.get(peer, -10.0) < 1.0:

@@ -59,6 +59,13 @@ class Outbox:
                 del pending[peer]
                 self._flush(peer, parcels)
 
+    def send_first(self, peer: Peer, message: Any) -> None:
+        """Queue *message* for *peer* in front of what waits for it: where the other side's links look for theirs."""
+        pending = self.pending
+        if not pending and self._wake is not None:
+            self._wake()
+        pending.setdefault(peer, []).insert(0, (message, b"", b""))
+
     def send_together(self, peer: Peer, parcels: list[Parcel]) -> None:
         """Queue *parcels* for *peer* so that they arrive in one wire message, as a batch has to."""
         pending = self.pending

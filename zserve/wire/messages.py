@@ -18,6 +18,8 @@ import msgspec
 from ..registry.record import Record
 
 __all__ = [
+    "ASK_FOR_HELLO",
+    "FLAG_AGAIN",
     "FLAG_DEFAULT_DEADLINE",
     "FLAG_IDEMPOTENT",
     "FLAG_STREAMS",
@@ -37,6 +39,7 @@ __all__ = [
     "Control",
     "ControlReply",
     "Demand",
+    "Doubt",
     "Goodbye",
     "Grant",
     "Hello",
@@ -44,6 +47,8 @@ __all__ = [
     "NodeInfo",
     "Ping",
     "Pull",
+    "Recall",
+    "Recalled",
     "Records",
     "ReplicaStatus",
     "Report",
@@ -53,10 +58,14 @@ __all__ = [
     "Return",
     "Shutdown",
     "View",
+    "ViewChange",
+    "Word",
 ]
 
-VERSION = 1
-"""The protocol version that this code speaks."""
+VERSION = 2
+"""The protocol version that this code speaks.  2 added Doubt, Word, Recall and Recalled, which are sent only to who
+speaks it, and ViewChange, which is published: who does not know it sees by the next heartbeat that a view is newer, and
+pulls it."""
 MIN_VERSION = 1
 """The oldest version that it still understands (N and N-1 work together)."""
 
@@ -70,6 +79,9 @@ FLAG_DEFAULT_DEADLINE = 4
 """The client stated no deadline; the budget is the gateway's default."""
 FLAG_STREAMS = 8
 """Who asks can take the answer in pieces; without it a generator's items are collected into one body."""
+
+FLAG_AGAIN = 16
+"""The request was sent before, through a router that is gone, and must not be run twice: replicas are asked first."""
 
 STREAM_MORE, STREAM_DONE, STREAM_BROKEN = 0, 1, 2
 """What follows a :class:`Chunk`: others, nothing (it is complete), nothing (it broke off)."""
@@ -85,7 +97,8 @@ class NodeInfo(Part):
     ``node`` is its 16-byte id, ``boot`` an 8-byte nonce drawn at each process start; ``address`` and ``publish`` are
     where a router's ROUTER and PUB sockets are reached ("" for other roles); ``slots`` how many replicas a worker node
     may hold; ``leaving`` is set once the node has begun to drain.  Of a replica: ``backend`` and ``code`` are what it
-    runs, ``worker`` is the id of its worker node.
+    runs, ``worker`` is the id of its worker node.  ``pid_space`` names the kernel's table that ``pid`` is of (0: not
+    known), and its network: nodes with the same host and the same one can look at each other's processes.
     """
 
     node: bytes
@@ -103,13 +116,16 @@ class NodeInfo(Part):
     backend: str = ""
     code: str = ""
     worker: bytes = b""
+    pid_space: int = 0
 
 
 class ReplicaStatus(Part):
     """One replica process, as its worker node sees it.
 
     ``state`` is "starting", "ready", "draining", "failed" (its code could not be loaded or constructed; ``reason`` has
-    the traceback) or "dead" (the process ended; ``reason`` says how).
+    the traceback) or "dead" (the process ended; ``reason`` says how).  ``configured`` and ``refused`` say which
+    ``user_config`` it works with, and which one its ``reconfigure`` raised at (``reason`` has the traceback), as
+    :func:`zserve.config.user_config_digest` names them.
     """
 
     node: bytes
@@ -120,6 +136,8 @@ class ReplicaStatus(Part):
     pid: int = 0
     reason: str = ""
     restarts: int = 0
+    configured: bytes = b""
+    refused: bytes = b""
 
 
 class _Message(msgspec.Struct, array_like=True, gc=False):
@@ -139,6 +157,10 @@ class Hello(_Message, tag=1):
     code: str = ""  # of a replica: the version of the code that it runs
 
 
+ASK_FOR_HELLO = "say hello first"
+"""The usual reason of a :class:`Reset`."""
+
+
 class Reset(_Message, tag=2):
     """To a peer that is not known here: open a new socket and say HELLO again."""
 
@@ -156,7 +178,9 @@ class Ping(_Message, tag=4):
 
     ``digest`` is the sender's registry digest, ``view`` the serial of its own membership view (routers),
     ``progress_us`` how long ago a replica last finished an item (-1: has nothing to do), ``unready`` the endpoints that
-    a router could not serve now.  ``leaving``: the sender drains; send it nothing new.
+    a router could not serve now.  ``leaving``: the sender drains; send it nothing new.  ``known``: from a router to
+    those that follow the whole membership, a hash over the versions of all views (and, to routers, reports) that it
+    has.  ``absent_ms``: from a router that does not trust its own records, when it last ran (-1: it had none at all).
     """
 
     digest: bytes = b""
@@ -164,13 +188,41 @@ class Ping(_Message, tag=4):
     progress_us: int = -1
     unready: list[str] = []
     leaving: bool = False
+    known: bytes = b""
+    absent_ms: int = 0
+
+
+class Doubt(_Message, tag=5):
+    """To others that may hear it: I have not heard this node for a while; have you?
+
+    ``host``, ``pid_space`` and ``pid`` are what it said of itself, for who runs on the same machine."""
+
+    node: bytes
+    boot: bytes
+    host: str = ""
+    pid_space: int = 0
+    pid: int = 0
+
+
+class Word(_Message, tag=6):
+    """The answer to a :class:`Doubt`.
+
+    ``heard_us`` is how long ago something came from that boot of the node here (-1: there is no link with it).
+    ``process`` is "stopped", "runs", "ended" or, where it can not be told, ""."""
+
+    node: bytes
+    boot: bytes
+    heard_us: int = -1
+    process: str = ""
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
 class Request(_Message, tag=10):
-    """Gateway to router: one request.  ``id`` is 16 bytes, unique, and the same when it is sent again."""
+    """Gateway to router: one request.  ``id`` is 16 bytes, unique, and the same when it is sent again.
+
+    ``age_us``: how long ago it was sent for the first time."""
 
     id: bytes
     endpoint: str
@@ -182,6 +234,7 @@ class Request(_Message, tag=10):
     priority: int = 0
     head: int = 0
     body: int = 0
+    age_us: int = 0
 
 
 class Call(_Message, tag=11):
@@ -255,6 +308,26 @@ class Consumed(_Message, tag=16):
     total: int
 
 
+class Recall(_Message, tag=17):
+    """Router to replica: do you know these requests?  Their gateways sent them before, through a router that is gone.
+
+    From now on the replica takes them from nobody else.  ``age_us``: how long ago the oldest was sent first."""
+
+    ids: list[bytes]
+    age_us: int
+
+
+class Recalled(_Message, tag=18):
+    """The answer to a :class:`Recall`.
+
+    ``unknown``: not run here, and will not be unless it is sent anew.  ``held``: it runs or has run; its Result follows
+    as if it had been sent here on this link.  ``lost``: it has run, or may have, and there is no answer to give."""
+
+    unknown: list[bytes] = []
+    held: list[bytes] = []
+    lost: list[bytes] = []
+
+
 # --- credits ----------------------------------------------------------------------------------------------------------
 
 
@@ -282,26 +355,49 @@ class Demand(_Message, tag=21):
 
 
 class Records(_Message, tag=30):
-    """Registry records, published on change or pulled; ``want`` asks for keys that are newer on the other side."""
+    """Registry records, published on change or pulled; ``want`` asks for keys that are newer on the other side.
+
+    ``forget``: keys of the pull that were deleted so long ago that not even that is remembered."""
 
     records: list[Record]
     want: list[str] = []
+    forget: list[str] = []
 
 
 class Pull(_Message, tag=31):
-    """Anti-entropy: what I have, as (key, stamp of the record); answer with what differs.  ``view``: your view too."""
+    """Anti-entropy: what I have, as (key, stamp of the record); answer with what differs.  ``view``: your view too.
+
+    ``records`` False: only what follows is of interest.  ``known``: (node, boot, serial) of the views and reports that
+    I have; answer with those of others that are newer."""
 
     have: list[tuple[str, bytes]]
     view: bool = False
+    records: bool = True
+    known: list[tuple[bytes, bytes, int]] | None = None
 
 
 class View(_Message, tag=32):
-    """The nodes that one router has links with, itself included.  Only that router writes it; ``serial`` orders it."""
+    """The nodes that one router has links with, itself included.  Only that router writes it; ``serial`` orders it.
+
+    Other routers pass it on to those that have no link with its writer."""
 
     router: bytes
     boot: bytes
     serial: int
     members: list[NodeInfo]
+
+
+class ViewChange(_Message, tag=36):
+    """What is different in a view since version ``base``: nodes as they are now, and nodes that are gone.
+
+    It holds the last word about each, so it makes version ``serial`` of any version from ``base`` on."""
+
+    router: bytes
+    boot: bytes
+    base: int
+    serial: int
+    joined: list[NodeInfo]
+    left: list[bytes]
 
 
 class Confirm(_Message, tag=33):
@@ -317,9 +413,15 @@ class Confirmed(_Message, tag=34):
 
 
 class Report(_Message, tag=35):
-    """Worker node to routers: all its replicas.  Replaces the report before."""
+    """Worker node to routers: all its replicas.  Replaces the report before.
+
+    Routers pass it on to others that have no link with the worker node; ``worker``, ``boot`` and ``serial`` say whose
+    it is and order it.  On the worker node's own link the first two go without saying."""
 
     replicas: list[ReplicaStatus]
+    worker: bytes = b""
+    boot: bytes = b""
+    serial: int = 0
 
 
 # --- control ----------------------------------------------------------------------------------------------------------
@@ -352,6 +454,8 @@ Message: TypeAlias = (
     | Reset
     | Goodbye
     | Ping
+    | Doubt
+    | Word
     | Request
     | Call
     | Result
@@ -359,11 +463,14 @@ Message: TypeAlias = (
     | Cancel
     | Chunk
     | Consumed
+    | Recall
+    | Recalled
     | Grant
     | Demand
     | Records
     | Pull
     | View
+    | ViewChange
     | Confirm
     | Confirmed
     | Report
