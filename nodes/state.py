@@ -9,7 +9,9 @@ from pathlib import Path
 
 from zserve.errors import ServeError
 from zserve.registry.registry import Registry
+from zserve.registry.standing import ABSENT_MS
 from zserve.registry.store import Store, StoreError
+from zserve.registry.sync import ConfigSync
 
 __all__ = ["RouterState"]
 
@@ -21,6 +23,7 @@ class RouterState:
 
     def __init__(self, folder: str) -> None:
         self.behind = False
+        self._touched_ms = 0
         self._store: Store | None = None
         self._folder = Path(folder) if folder else None
         self._told = False
@@ -52,8 +55,12 @@ class RouterState:
             self._complain(f"cannot write {path}: {error.strerror}")
         return fresh
 
-    def load_into(self, registry: Registry, wall_ms: int) -> None:
-        """Start from the last good state."""
+    def load_into(self, sync: ConfigSync, wall_ms: int, wait_s: float) -> None:
+        """Start from the last good state.
+
+        Where it is from before a long absence, it is in doubt until it is clear that no other router knows better, or
+        that none has turned up for *wait_s* seconds.
+        """
         if self._store is None:
             return
         try:
@@ -63,10 +70,37 @@ class RouterState:
             return
         for note in notes:
             log.warning("%s", note)
-        for key, reason in registry.restore(records, wall_ms):
+        if records and 0 < self._store.saved_ms < wall_ms - ABSENT_MS:
+            days = (wall_ms - self._store.saved_ms) / 86_400_000
+            log.warning("state: last run %.1f days ago; what other routers have comes first", days)
+            sync.begin_in_doubt(records, self._store.saved_ms, wait_s)
+            return
+        for key, reason in sync.restore(records):
             log.warning("state: %s is not used: %s", key, reason)
         if records:
             log.info("state: %d records from %s", len(records), self._folder)
+
+    def given_up(self, count: int) -> None:
+        """The *count* records from before a long absence are not what is in force by now: keep them for people."""
+        if self._store is None:
+            return
+        try:
+            aside = self._store.set_aside()
+        except StoreError as error:
+            self._complain(str(error))
+            return
+        log.warning("state: the other routers know better than the %d records here; those are kept as %s", count, aside)
+
+    def touch(self, wall_ms: int, every_ms: int = 3_600_000) -> None:
+        """Note, once in *every_ms*, that this router runs."""
+        if self._store is None or wall_ms - self._touched_ms < every_ms:
+            return
+        self._touched_ms = wall_ms
+        try:
+            self._store.touch(wall_ms)
+        except StoreError as error:
+            self.behind = True
+            self._complain(str(error))
 
     def save(self, registry: Registry, wall_ms: int) -> None:
         """Write what has changed since the last time."""

@@ -12,7 +12,6 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -21,10 +20,13 @@ from zserve.channel.hub import Hub
 from zserve.cores.worker import Configure, Start, WorkerCore
 from zserve.cores.worker import Stop as StopReplica
 from zserve.errors import ServeError
+from zserve.registry.neighbours import Neighbours
 from zserve.registry.sync import ConfigSync
+from zserve.security.identity import KEY_VARIABLE, KNOWN_KEYS_VARIABLE
 
 from .identity import new_info, wall_ms
 from .joining import keep_joined, plain
+from .keys import open_security
 from .options import WorkerOptions
 from .program import Stop, report, run_program
 from .supervise import Child, Exit, spawn
@@ -58,15 +60,17 @@ class _Worker:
     def __init__(self, options: WorkerOptions, stop: Stop) -> None:
         self._options = options
         self._stop = stop
-        info = new_info("worker", options.name)
+        security = open_security(options)
+        info = new_info("worker", options.name, security=security)
         info.slots = options.slots
         info.resources = options.resources
-        self._core = WorkerCore(ConfigSync(info, wall_ms), random.Random())
-        self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn)
+        neighbours = Neighbours(info.node, options.max_routers)
+        self._core = WorkerCore(ConfigSync(info, wall_ms), random.Random(), neighbours=neighbours)
+        self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn, security=security)
         self._replicas: dict[bytes, _Replica] = {}
         self._stopping: set[asyncio.Task[Exit]] = set()
         self._drained = asyncio.Event()
-        self._environment = _environment(options.app_dirs)
+        self._environment = _environment(options)
 
     async def run(self) -> int:
         hub, core, options = self._hub, self._core, self._options
@@ -173,6 +177,11 @@ class _Worker:
             replica.last_words = str(status.get("reason", ""))
             log.error("replica %s cannot start: %s", replica.name, _first_line(replica.last_words))
             self._core.replica_failed(node, replica.last_words, now)
+        elif state == "configured":
+            user_config, reason = bytes.fromhex(str(status.get("user_config", ""))), str(status.get("reason", ""))
+            if reason:
+                log.error("replica %s goes on with the user_config that it had: %s", replica.name, _first_line(reason))
+            self._core.replica_configured(node, user_config, reason, now)
         elif state == "exiting":
             replica.last_words = str(status.get("reason", ""))
         self._hub.poke()
@@ -197,15 +206,19 @@ class _Worker:
         await asyncio.gather(*(replica.child.wait() for replica in left), *self._stopping)
 
 
-def _environment(app_dirs: Iterable[str]) -> dict[str, str]:
+def _environment(options: WorkerOptions) -> dict[str, str]:
     """What replicas find in their environment.
 
     What user code prints is to be seen at once.  The first folder with user code is for the replica to add, after it
     has imported what it needs itself; only further ones (those of ``sys.path`` in the script that called ``init``) have
-    to come this way.
+    to come this way.  The node's key is theirs, too, for their own links and for the handles that their code uses.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    further = [*list(app_dirs)[1:], *filter(None, [os.environ.get("PYTHONPATH", "")])]
+    for variable, path in ((KEY_VARIABLE, options.key), (KNOWN_KEYS_VARIABLE, options.known_keys)):
+        environment.pop(variable, None)
+        if path:
+            environment[variable] = os.path.abspath(path)
+    further = [*options.app_dirs[1:], *filter(None, [os.environ.get("PYTHONPATH", "")])]
     if further:
         environment["PYTHONPATH"] = os.pathsep.join(further)
     return environment

@@ -70,6 +70,16 @@ def test_version() -> None:
         (["node", "--role", "gateway", "--role", "worker"], "a gateway and a router can share a process"),
         (["node", "--role", "gateway", "--join", "127.0.0.1:1", "--slots", "2"], "--slots is for a worker"),
         (["node", "--role", "router", "--http", ":80"], "--http is for a gateway"),
+        (["node", "--role", "router", "--max-routers", "2"], "--max-routers is for a gateway or a worker"),
+        (["node", "--role", "gateway", "--join", "127.0.0.1:1", "--app-dir", "."], "is for a worker or a router"),
+        (["node", "--role", "worker", "--join", "127.0.0.1:1", "--queueing-policy", "a:B"], "is for a router, not"),
+        (["node", "--role", "router", "--queueing-policy", "best"], "--queueing-policy must be one of random, round_"),
+        (["run", "hello", "--queueing-policy", "my policy"], "or 'package.module:Class', not 'my policy'"),
+        (["run", "hello", "--policy-kwargs", '{"limit": 1}'], "'limit' is unknown; policy 'random' takes none"),
+        (["run", "hello", "--policy-kwargs", "[1]"], "'[1]' is not a JSON object"),
+        (["run", "hello", "--policy-kwargs", "{limit"], "'{limit' is not JSON"),
+        (["run", "hello", "--queueing-policy", "a:B", "--policy-kwargs", '{"x": NaN}'], "not {'x': nan}"),
+        (["traffic", "set", "digits", "a=1", "--policy-kwargs", "1"], "'1' is not a JSON object"),
         (["node", "--role", "router", "--bind", "0.0.0.0:7700"], "allow it with --insecure"),
         (["node", "--role", "worker", "--join", "tcp://10.0.0.1:7700"], "allow it with --insecure"),
         (["node", "--role", "worker", "--join", "nonsense"], "they look like tcp://host:port"),
@@ -131,6 +141,16 @@ def test_settings_from_a_file(tmp_path: Path) -> None:
     assert f"{tmp_path}/none.sock" in one_error(zserve("--config", str(file), "status")[2])
     assert "'boss' is not one of" in one_error(zserve("--config", str(file), "node")[2])
     assert "'boss' is not one of" in one_error(zserve("node", env={"ZSERVE_CONFIG": str(file)})[2])
+
+
+def test_settings_of_a_policy_from_a_file_or_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "zserve.toml"
+    file.write_text("[run]\nqueueing_policy = 'fixed_packing'\npolicy_kwargs = { packing_num = 0 }\n")
+    assert "packing_num must be a whole number from 1, not 0" in zserve("--config", str(file), "run", "hello")[2]
+    env = {"ZSERVE_POLICY_KWARGS": '{"packing_num": -1}'}
+    assert "packing_num must be a whole number from 1, not -1" in zserve(
+        "--config", str(file), "run", "hello", env=env
+    )[2]
 
 
 # --- in a process of its own ------------------------------------------------------------------------------------------

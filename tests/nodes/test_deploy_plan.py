@@ -44,6 +44,11 @@ class Fabric:
     def call(self, op: str, args: dict[str, Any] | None = None, *, timeout_s: float = 30.0) -> Any:
         self.before_call(op)
         args = orjson.loads(orjson.dumps(args or {}))
+        if op == "wait_configured":
+            value = self.registry.backend(args["name"])
+            if value is not None and value.config.user_config == "refused":
+                raise ApplicationError("reconfigure() failed")
+            return None
         if op == "wait_backend":
             self.calls.append(f"wait {args['name']}")
             value = self.registry.backend(args["name"])
@@ -232,6 +237,15 @@ def test_a_backend_that_does_not_start_is_taken_back(tmp_path: Path) -> None:
     with pytest.raises(ApplicationError, match="no such model file") as caught:
         deploy(tmp_path, fabric, worse, facts=facts)
     assert caught.value.exit_status == 3
+    assert fabric.values() == before
+
+
+def test_so_is_a_user_config_that_is_refused(tmp_path: Path) -> None:
+    fabric = Fabric()
+    deploy(tmp_path, fabric)
+    before = fabric.values()
+    with pytest.raises(ApplicationError, match="reconfigure"):
+        deploy(tmp_path, fabric, APP.replace("num_replicas = 2", 'num_replicas = 2, user_config = "refused"'))
     assert fabric.values() == before
 
 

@@ -104,6 +104,18 @@ def test_a_node_dials_all_routers_behind_the_name(monkeypatch: pytest.MonkeyPatc
     assert hub.dialled == [["tcp://10.0.0.1:7700", "tcp://10.0.0.2:7700"]]
 
 
+def test_of_many_routers_behind_a_name_a_few_are_dialled_until_one_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = [f"10.0.0.{number}" for number in range(1, 10)]
+    monkeypatch.setattr(socket, "getaddrinfo", Resolver(routers=addresses))
+    monkeypatch.setattr(joining, "_RESOLVE_EVERY_S", 0.0)
+    monkeypatch.setattr(joining, "_LOOK_EVERY_S", 0.001)
+    hub = run_until_linked(
+        "tcp://10.0.0.9:7700", Resolver(), WorkerOptions(join=["tcp://routers:7700"], max_routers=2)
+    )
+    assert all(len(dialled) == 2 for dialled in hub.dialled)
+    assert "tcp://10.0.0.9:7700" in hub.dialled[-1]
+
+
 def test_the_name_is_looked_up_again_until_a_router_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     class Moving(Resolver):
         def __call__(self, host: str, port: int, **_: Any) -> list[Any]:

@@ -18,6 +18,7 @@ class Page(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         type(self).path_asked = self.path
+        type(self).token_shown = self.headers.get("Authorization")
         self.send_response(self.status)
         self.send_header("content-length", str(len(self.body)))
         self.end_headers()
@@ -43,11 +44,21 @@ def gateway(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_a_gateway_tells_where_the_routers_are(gateway: str, path: str) -> None:
     assert routers_of(gateway + path) == ["tcp://10.0.0.1:7700"]
     assert Page.path_asked == "/-/fabric"
+    assert Page.token_shown is None
+
+
+def test_a_gateway_that_asks_for_a_token_is_shown_that_of_the_environment(
+    gateway: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZSERVE_TOKEN", "zst_mine")
+    assert routers_of(gateway) == ["tcp://10.0.0.1:7700"]
+    assert Page.token_shown == "Bearer zst_mine"
 
 
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
+        (401, b"no", "asks for a token; put yours into ZSERVE_TOKEN"),
         (404, b"no", "answers 404; is that the URL of a zserve gateway"),
         (200, b"<html>", "does not answer as a zserve gateway"),
         (200, b"[1]", "does not answer as a zserve gateway"),

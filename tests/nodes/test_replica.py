@@ -149,6 +149,8 @@ class RouterStub:
         self.replica, self.hello = peer, hello
         self.news.set()
 
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None: ...
+
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.ended = reason
         self.news.set()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from zserve.nodes.run_directory import (
     MAX_SOCKET_PATH,
     RunDirectory,
@@ -17,7 +18,9 @@ from zserve.nodes.run_directory import (
     the_only_fabric,
 )
 
+from zserve.channel.sockets import bind_router
 from zserve.errors import ServeError
+from zserve.registry.store import Store
 
 
 def mode(path: Path) -> int:
@@ -156,3 +159,23 @@ def test_a_file_that_a_dying_process_makes_while_the_folder_is_removed_goes_too(
     made.remove()
     assert len(times) == 3
     assert not run_base.exists()
+
+
+def test_what_is_in_it_is_private_whatever_the_umask(run_base: Path) -> None:
+    before = os.umask(0)
+    try:
+        with RunDirectory("private") as run:
+            run.announce(address=run.socket_address("router"))
+            context: zmq.Context[Any] = zmq.Context()
+            router, _ = bind_router(context, run.socket_address("router"))
+            (run.path / "state").mkdir(mode=0o700)
+            store = Store(run.path / "state" / "registry.sqlite")
+            store.load()
+            modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in [run_base, *run_base.rglob("*")]}
+            store.close()
+            router.close(0)
+            context.term()
+    finally:
+        os.umask(before)
+    assert len(modes) >= 7
+    assert {path: oct(mode) for path, mode in modes.items() if mode & 0o077} == {}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from zserve.nodes.status_sum import HINT_AFTER, add_counters, add_up, ask_all, hints_of
+from zserve.nodes.status_sum import HINT_AFTER, add_up, ask_all, hints_of
 from zserve.nodes.status_view import render_status
 
+from zserve.control.totals import add_counters
 from zserve.errors import FabricUnreachable
 
 ONE, TWO = "11" * 16, "22" * 16
@@ -66,6 +67,22 @@ def test_all_routers_are_asked() -> None:
     assert total["disagree"] == ["backend/b"]
 
 
+def test_what_became_of_a_policy_is_told_of_all_routers() -> None:
+    def endpoint(fallbacks: int, *routers: str) -> dict[str, Any]:
+        faults = [{"router": router, "fault": f"traffic policy 'a:B' failed: on\x1b {router}"} for router in routers]
+        value = {"route": "/e", "methods": ["GET"], "traffic": {"b": 1.0}, "shadows": {}, "policy": "a:B"}
+        return {"endpoints": {"e": {**value, "policy_fallbacks": fallbacks, "policy_faults": faults}}}
+
+    total = add_up(status(ONE, **endpoint(0)), {TWO: status(TWO, **endpoint(1200, "r2"))})
+    assert total["endpoints"]["e"]["policy_fallbacks"] == 1200
+    text = render_status(total)
+    assert "policy a:B (failed 1,200 times)" in text
+    assert "endpoint e shares by weight at random on router r2: traffic policy 'a:B' failed: on? r2" in text
+    assert "by weight at random" not in render_status(add_up(status(ONE, **endpoint(0)), {}))
+    behind = add_up(status(ONE, **endpoint(3, "r1")), {TWO: status(TWO)})
+    assert behind["endpoints"]["e"]["policy_fallbacks"] == 3, "the other one has not heard of it yet"
+
+
 def test_a_router_that_does_not_answer_is_marked_and_the_rest_counts() -> None:
     total = add_up(status(ONE), {TWO: FabricUnreachable("no router answers at tcp://22:7700")})
     assert [router["answers"] for router in total["routers"]] == [True, False]
@@ -96,3 +113,18 @@ def test_a_backend_that_could_batch_and_never_does_gets_a_hint() -> None:
     assert "a batch_wait_timeout above 0" in hint(max_batch_size=8)[0]
     assert "further apart than its batch_wait_timeout" in hint(max_batch_size=8, batch_wait_timeout=0.01)[0]
     assert hint(largest=2) == hint(batchable=False) == hint(done=HINT_AFTER - 1) == []
+
+
+def test_suspected_by_one_router_is_suspected() -> None:
+    def router(number: int, suspect: str, linked: bool) -> dict[str, Any]:
+        return {
+            "nodes": [{"id": "n", "role": "worker", "suspect": suspect}],
+            "replicas": [{"id": "r", "backend": "b", "linked": linked, "suspect": suspect}],
+            "router": {"node": str(number)},
+        }
+
+    total = add_up(router(1, "", True), {"2": router(2, "its process 7 is stopped (SIGSTOP)", False)})
+    assert [node["suspect"] for node in total["nodes"]] == ["its process 7 is stopped (SIGSTOP)"]
+    assert [(each["linked"], each["suspect"]) for each in total["replicas"]] == [
+        (True, "its process 7 is stopped (SIGSTOP)")
+    ]

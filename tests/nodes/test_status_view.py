@@ -139,3 +139,15 @@ def test_numbers_are_aligned_to_the_right() -> None:
     table.add("a", "1")
     table.add("bb", "1,000")
     assert table.render(indent=" ") == " NAME  COUNT\n a         1\n bb    1,000"
+
+
+def test_a_suspect_is_marked_and_the_cause_named() -> None:
+    nodes = [{**node, "suspect": "its process 3 is stopped (SIGSTOP)"} if node["name"] == "w1" else node
+             for node in STATUS["nodes"]]  # fmt: skip
+    replica = {**STATUS["replicas"][0], "suspect": "its process 77 runs, but its event loop is stalled"}
+    text = render_status({**STATUS, "nodes": nodes, "replicas": [replica]}, width=200)
+    assert [row[4] for row in rows(text, "NODES") if row[1] == "w1"] == ["suspect"]
+    assert "worker w1 is suspected: its process 3 is stopped (SIGSTOP)" in text
+    found = rows(text, "REPLICAS")[-1]
+    assert found[2] == "suspect"
+    assert " ".join(found).endswith("its process 77 runs, but its event loop is stalled")

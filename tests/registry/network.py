@@ -41,8 +41,15 @@ class Node:
     def tick(self) -> None:
         self.sync.tick(self.out, self.network.now)
 
-    def ping(self) -> Ping:
-        return Ping(self.sync.digest(), self.sync.view_serial, leaving=self.info.leaving)
+    def ping(self, peer: bytes) -> Ping:
+        sync = self.sync
+        return Ping(
+            sync.digest(),
+            sync.view_serial,
+            leaving=self.info.leaving,
+            known=sync.known(peer),
+            absent_ms=sync.standing.absent_ms,
+        )
 
 
 class Network:
@@ -83,12 +90,16 @@ class Network:
         self.sides = {}
         self.connect()
 
+    def may_link(self, one: str, other: str) -> bool:
+        """Whether *one* dials the router *other*."""
+        return True
+
     def connect(self) -> None:
         """Dial every router that can be reached and is not linked yet, as the hub does by and by."""
         for one, node in self.nodes.items():
             for other, router in self.nodes.items():
                 reachable = self.sides.get(one) == self.sides.get(other)
-                linked = one == other or (one, other) in self._links.values()
+                linked = one == other or (one, other) in self._links.values() or not self.may_link(one, other)
                 if router.info.role != "router" or linked or not reachable:
                     continue
                 self._sockets += 1
@@ -124,8 +135,8 @@ class Network:
             if self.now - self._pinged_at >= 1.0:
                 self._pinged_at = self.now
                 for peer, (one, other) in self._links.items():
-                    self.nodes[one].out.send(peer, self.nodes[one].ping())
-                    self.nodes[other].out.send(peer, self.nodes[other].ping())
+                    self.nodes[one].out.send(peer, self.nodes[one].ping(peer))
+                    self.nodes[other].out.send(peer, self.nodes[other].ping(peer))
             self._turn()
 
     def _turn(self) -> bool:

@@ -237,6 +237,37 @@ def test_a_policy_stays_until_another_is_given(fabric: Fabric) -> None:
     value = fabric.registry.endpoint("e")
     assert value is not None
     assert (value.policy, value.policy_kwargs) == ("fixed_packing", {"packing_num": 3})
+    fabric("set_traffic", endpoint="e", traffic={"b": 1.0}, policy_kwargs={"packing_num": 4})
+    value = fabric.registry.endpoint("e")
+    assert value is not None
+    assert (value.policy, value.policy_kwargs) == ("fixed_packing", {"packing_num": 4})
+    fabric("set_traffic", endpoint="e", traffic={"b": 1.0}, policy="random")
+    value = fabric.registry.endpoint("e")
+    assert value is not None
+    assert (value.policy, value.policy_kwargs) == ("random", {}), "the settings of one policy are not those of another"
+
+
+def test_what_this_node_has_against_a_value_is_heard_before_it_is_written(fabric: Fabric) -> None:
+    heard: list[tuple[str, str]] = []
+
+    def vet(key: str, value: Any) -> None:
+        heard.append((key, value.policy))
+        if value.policy == "m:Bad":
+            raise ValueError("not here")
+
+    fabric.backends("b")
+    fabric("create_endpoint", name="e")
+    fabric.registry.vet = vet
+    for operation, args in (
+        ("create_endpoint", {"name": "f", "policy": "m:Bad"}),
+        ("set_traffic", {"endpoint": "e", "traffic": {"b": 1.0}, "policy": "m:Bad"}),
+    ):
+        with pytest.raises(ValueError, match="not here"):
+            fabric(operation, **args)
+    assert heard == [("endpoint/f", "m:Bad"), ("endpoint/e", "m:Bad")]
+    assert list(fabric.registry.endpoints()) == ["e"]
+    fabric("delete_endpoint", name="e")
+    assert fabric.registry.endpoints() == {}, "a delete needs no policy"
 
 
 # --- compare-and-set --------------------------------------------------------------------------------------------------

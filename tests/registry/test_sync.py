@@ -13,7 +13,7 @@ from zserve.registry.record import Record
 from zserve.registry.registry import Registry
 from zserve.registry.sync import PULL_RARELY_S, ConfigSync
 from zserve.registry.values import EndpointValue, encode_value
-from zserve.wire.messages import Confirm, Confirmed, Ping, Pull, Records, View
+from zserve.wire.messages import Confirm, Confirmed, Ping, Pull, Records, View, ViewChange
 
 from .network import START_MS, Network, Node
 
@@ -91,7 +91,7 @@ def test_large_registries_travel_in_several_messages() -> None:
     router = network.add("r1")
     for number in range(6):
         write(router, f"e{number}", "/" + "x" * 2000)
-        text = encode_value(EndpointValue(policy_kwargs={"filler": "y" * 200_000}))
+        text = encode_value(EndpointValue(policy="m:P", policy_kwargs={"filler": "y" * 200_000}))
         router.registry.write(f"endpoint/large{number}", text, None, START_MS)
     gateway = network.add("g", "gateway")
     before = network.messages
@@ -129,14 +129,15 @@ def test_only_routers_are_listened_to() -> None:
     assert (len(gateway.registry), gateway.sync.ignored) == (0, 2)
 
 
-def test_a_router_can_only_speak_for_itself() -> None:
+def test_what_a_router_says_of_others_is_of_no_interest_to_a_gateway() -> None:
     network = Network()
     network.add("r1")
     gateway = network.add("g", "gateway")
     network.settle()
     (peer,) = gateway.sync.peers("router")
     before = dict(gateway.sync.membership.nodes())
-    assert not gateway.sync.on_view(peer, View(b"x" * 16, b"y" * 8, 99, []))
+    assert not gateway.sync.on_view(peer, View(b"x" * 16, b"y" * 8, 99, []), gateway.out, network.now)
+    assert gateway.sync.ignored == 1
     assert gateway.sync.membership.nodes() == before
 
 
@@ -291,7 +292,11 @@ def test_many_joins_make_few_publications() -> None:
     network.now += 1.0
     router.tick()
     assert len(router.out.publications) == 2
-    assert len(router.out.publications[-1].members) == 21  # type: ignore[union-attr]
+    first, second = router.out.publications
+    assert isinstance(first, ViewChange)
+    assert isinstance(second, ViewChange)
+    assert len(first.joined) + len(second.joined) == 20
+    assert (second.base, second.serial) == (first.serial, router.sync.view_serial)
 
 
 def test_a_second_link_with_a_node_keeps_it_a_member() -> None:

@@ -15,6 +15,7 @@ from zserve.registry.values import (
     EndpointValue,
     check_methods,
     check_name,
+    check_policy,
     check_proportion,
     check_route,
     check_weights,
@@ -202,3 +203,31 @@ def test_no_text_does_worse_than_to_be_refused(text: bytes) -> None:
     for key in ("endpoint/e", "backend/b", "x"):
         verdict = Registry(b"a" * 16).merge(Record(key, 1, 1, b"b" * 16, 1, b"", text), 1)
         assert verdict.kind in ("applied", "refused")
+
+
+@pytest.mark.parametrize(
+    ("policy", "kwargs", "says"),
+    [
+        ("best", {}, "one of random, round_robin, power_of_two, fixed_packing, or 'package.module:Class', not"),
+        ("a.b", {}, "not 'a.b'"),
+        ("a:", {}, "not 'a:'"),
+        ("a b:C", {}, "not 'a b:C'"),
+        ("random", {"packing_num": 3}, "'packing_num' is unknown; policy 'random' takes none"),
+        ("fixed_packing", {"packing": 3}, "'packing' is unknown; policy 'fixed_packing' takes packing_num"),
+        ("fixed_packing", {"packing_num": True}, "whole number from 1, not True"),
+        (7, {}, "policy must be a string, not 7"),
+        ("random", [1], r"policy_kwargs must be a dict of names to values, not \[1\]"),
+        ("a:B", {1: 2}, "policy_kwargs must be a dict of names"),
+    ],
+)
+def test_bad_policies_are_named(policy: Any, kwargs: Any, says: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=says):
+        check_policy(policy, kwargs)
+
+
+def test_a_policy_of_the_user_s_is_taken_without_looking_for_it() -> None:
+    for policy in ("nowhere.at_all:Policy", "m:Outer.Inner"):
+        text = encode_value(EndpointValue(policy=policy, policy_kwargs={"anything": [1, None]}))
+        value = parse_value("endpoint/e", text)
+        assert isinstance(value, EndpointValue)
+        assert (value.policy, value.policy_kwargs) == (policy, {"anything": [1, None]})

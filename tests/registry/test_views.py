@@ -68,7 +68,8 @@ def test_an_older_view_changes_nothing(serial: int) -> None:
 
 def test_views_of_unknown_routers_and_former_boots_are_not_taken() -> None:
     membership = Membership()
-    assert not membership.merge(View(R1, BOOT, 1, [info(W1)]))
+    assert membership.merge(View(R1, BOOT, 1, [info(W1)]))
+    assert membership.nodes() == {}, "there is no way to this router"
     membership.router_up(R1, REBOOT, 0.0)
     assert not membership.merge(View(R1, BOOT, 9, [info(W1)]))
     assert membership.nodes() == {}

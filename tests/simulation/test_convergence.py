@@ -15,6 +15,7 @@ def test_a_change_reaches_all_although_half_of_the_publications_get_lost() -> No
     assert len(curve.delays_s) == 300
     assert curve.within_s(0.99) < 2.0
     assert 0 < curve.bytes_a_node < 1000
+    assert curve.bytes_a_change < 1000, "a node that joins costs the difference, not the whole list of nodes"
 
 
 def test_gateways_of_a_large_fabric_have_few_links(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,8 @@ class Probe:
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         self.peers.append(peer)
 
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None: ...
+
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.downs.append((now, reason))
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from zserve.channel.outbox import Outbox, Peer
 from zserve.cores import gateway, roster, router
+from zserve.cores.inquiries import Inquiries
+from zserve.cores.recollection import Recollection
+from zserve.handler.recent import RecentAnswers
 from zserve.registry import registry, sync
 from zserve.registry.registry import Registry
 from zserve.registry.sync import ConfigSync
-from zserve.testing.simulate import simulate
+from zserve.testing.simulate import Scenario, simulate
 from zserve.wire.messages import Pull
 
 WITHIN_SEEDS = 60
 
 
-def found(expected: str) -> int:
+def found(expected: str, faults: str = "mixed") -> int:
     """The first seed that violates the invariant *expected*."""
     for seed in range(WITHIN_SEEDS):
-        outcome = simulate(seed)
+        outcome = simulate(seed, Scenario(faults=faults))
         if any(violation.name == expected for violation in outcome.violations):
             return seed
     raise AssertionError(f"{expected!r} was not violated within {WITHIN_SEEDS} seeds")
@@ -56,7 +61,25 @@ def test_a_gateway_repeats_what_must_not_be_repeated(monkeypatch: pytest.MonkeyP
 
 def test_a_router_repeats_what_must_not_be_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router, "FLAG_IDEMPOTENT", _Always(1))
-    assert found("at most once") < 40
+    assert found("at most once", "crashes") < 40
+
+
+def test_a_router_does_not_ask_where_a_request_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(self: Inquiries, *request: Any) -> None:
+        self._router.take_in(*request)
+
+    monkeypatch.setattr(Inquiries, "begin", begin)
+    assert found("at most once", "routers") < 40
+
+
+def test_a_replica_forgets_what_it_has_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RecentAnswers, "put", lambda self, *answer: None)
+    assert found("at most once", "routers") < WITHIN_SEEDS
+
+
+def test_a_replica_does_not_say_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recollection, "_attach", lambda self, peer, call: False)
+    assert found("nothing is lost with a router", "routers") < 40
 
 
 def test_a_router_does_not_read_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,9 @@ def apply_changes(registry: Registry, args: Mapping[str, Any], wall_ms: int) -> 
     created = sum(registry.get(change.key) is None for change in changes)
     if len(registry) + created > MAX_RECORDS:
         raise ValueError(f"changes: the registry would hold more than {MAX_RECORDS} records")
+    for change in changes:
+        if change.value is not None:
+            registry.vet(change.key, change.value)
     if args.get("check"):
         return Outcome({})
     written = []

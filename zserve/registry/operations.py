@@ -22,12 +22,12 @@ from .registry import Registry
 from .values import (
     BACKEND,
     ENDPOINT,
-    POLICIES,
     BackendValue,
     EndpointValue,
     Value,
     check_methods,
     check_name,
+    check_policy,
     check_proportion,
     check_route,
     check_weights,
@@ -69,6 +69,8 @@ def create_endpoint(registry: Registry, args: Mapping[str, Any], wall_ms: int) -
     existing = registry.endpoint(name)
     if existing is not None:
         same = msgspec.structs.replace(value, shadows=existing.shadows)
+        if "policy" not in args:
+            same = msgspec.structs.replace(same, policy=existing.policy, policy_kwargs=existing.policy_kwargs)
         if not traffic:  # what set_traffic did since does not make the repeat another endpoint
             same = msgspec.structs.replace(same, traffic=existing.traffic)
         if same == msgspec.structs.replace(existing, methods=_in_order_of(methods, existing.methods)):
@@ -180,7 +182,8 @@ def update_backend_config(registry: Registry, args: Mapping[str, Any], wall_ms: 
 
 
 def set_traffic(registry: Registry, args: Mapping[str, Any], wall_ms: int) -> Outcome:
-    """endpoint, traffic {backend: weight}, policy and policy_kwargs as they are unless given.
+    """endpoint, traffic {backend: weight}, policy and policy_kwargs as they are unless given; beside a policy that is
+    given, policy_kwargs are {} unless given.
 
     The early documents show the arguments swapped, ``set_traffic("backend", {"endpoint": 1.0})``.  Where the names
     leave no doubt, it is done, with a warning.
@@ -298,10 +301,10 @@ def _code(args: Mapping[str, Any], config: BackendConfig) -> BackendValue:
 
 def _policy(args: Mapping[str, Any], before: EndpointValue | None = None) -> tuple[str, dict[str, Any]]:
     base = before or EndpointValue()
-    policy = _typed(args, "policy", str, "a string", base.policy)
-    if policy not in POLICIES:
-        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {policy!r}")
-    return policy, _typed(args, "policy_kwargs", dict, "a dict", base.policy_kwargs)
+    policy = args.get("policy", base.policy)
+    policy_kwargs = args.get("policy_kwargs", {} if "policy" in args else base.policy_kwargs)
+    check_policy(policy, policy_kwargs)
+    return policy, policy_kwargs
 
 
 def _backend(registry: Registry, args: Mapping[str, Any]) -> tuple[str, BackendValue]:
@@ -348,7 +351,9 @@ def _parent(registry: Registry, key: str, args: Mapping[str, Any]) -> bytes | No
 
 
 def _write(registry: Registry, key: str, value: Value, parent: bytes | None, wall_ms: int) -> Outcome:
-    return Outcome(written=[registry.write(key, encode_value(value), parent, wall_ms)])
+    text = encode_value(value)
+    registry.vet(key, value)
+    return Outcome(written=[registry.write(key, text, parent, wall_ms)])
 
 
 def _replace(

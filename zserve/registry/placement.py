@@ -27,12 +27,25 @@ from ..errors import ServeError
 from ..wire.messages import NodeInfo
 from .values import BackendValue
 
-__all__ = ["LOAD_BOUND", "Need", "Placement", "check_placeable", "place", "replicas_to_keep", "unplaceable"]
+__all__ = [
+    "LOAD_BOUND",
+    "CannotPlace",
+    "Need",
+    "Placement",
+    "check_placeable",
+    "place",
+    "replicas_to_keep",
+    "unplaceable",
+]
 
 LOAD_BOUND = 1.25
 
 Placement = dict[bytes, list[tuple[str, int]]]
 """Worker node id to (backend, index), for every worker node that may hold replicas."""
+
+
+class CannotPlace(ServeError):
+    """The worker nodes that are known have no room for all replicas of a backend."""
 
 
 class Need(Protocol):
@@ -163,7 +176,7 @@ def _reason(need: Need, able: list[NodeInfo]) -> str:
 def check_placeable(
     name: str, value: BackendValue, backends: Mapping[str, BackendValue], nodes: list[NodeInfo]
 ) -> None:
-    """Raise ServeError "Cannot place backend ..." if *value* does not fit in full beside *backends*.
+    """Raise CannotPlace if *value* does not fit in full beside *backends*.
 
     With no worker node at all nothing is said: one may be about to join.
     """
@@ -174,10 +187,10 @@ def check_placeable(
     needs[name] = value.config
     after = unplaceable(needs, nodes)
     if name in after:
-        raise ServeError(f"Cannot place backend {name!r}: {after[name]}")
+        raise CannotPlace(f"Cannot place backend {name!r}: {after[name]}")
     pushed = sorted(other for other in after if other not in before)
     if pushed:
-        raise ServeError(f"Cannot place backend {name!r}: it would take the place of {', '.join(map(repr, pushed))}")
+        raise CannotPlace(f"Cannot place backend {name!r}: it would take the place of {', '.join(map(repr, pushed))}")
 
 
 def replicas_to_keep(

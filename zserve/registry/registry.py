@@ -75,11 +75,18 @@ class _Entry:
         self.hash = int.from_bytes(digest.digest(), "big")
 
 
+def _anything(key: str, value: Any) -> None:
+    """Nothing speaks against it."""
+
+
 class Registry:
     """Versioned records by key.  No clock and no randomness: ``wall_ms`` (milliseconds since the epoch) is handed in.
 
     writer: this node's id, 16 bytes, put into the records written here.
     parse: checks a value's JSON text and returns it typed; raises ValueError for one that must not be applied.
+
+    ``vet`` may be set to what this node has to say against a value that a control call is to write here: it gets key
+    and typed value, and raises ValueError.  What others have written is not asked about: it is in force there already.
     """
 
     def __init__(
@@ -95,6 +102,7 @@ class Registry:
         self.writer = writer
         self.clock = clock or HybridClock()
         self.generation = 0
+        self.vet: Callable[[str, Any], None] = _anything
         self.refused = 0
         self.refusals: deque[tuple[str, str]] = deque(maxlen=MAX_REFUSALS)
         self._parse = parse
@@ -312,6 +320,16 @@ class Registry:
             if entry_here is None or entry_here.mark < mark:
                 wanted.append(key)
         return newer, wanted
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop records without a trace: they were deleted while this node was cut off, and nobody remembers that."""
+        for key in keys:
+            entry = self._entries.pop(key, None)
+            if entry is not None:
+                self._sum ^= entry.hash
+                self._digest = None
+                self._changes[key] = None
+                self.generation += 1
 
     def expire(self, wall_ms: int) -> list[str]:
         """Forget tombstones and conflicts whose time is over.

@@ -13,6 +13,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -41,7 +42,7 @@ class StoreError(ServeError):
 class Store:
     """The registry in one SQLite file.  :meth:`load` comes first; afterwards one thread at a time may use it.
 
-    saved_ms: wall-clock milliseconds of the last save that said its time, 0 for none.
+    saved_ms: wall-clock milliseconds of the last save or :meth:`touch` that said its time, 0 for none.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -67,7 +68,7 @@ class Store:
                 self._close_quietly()
                 raise StoreError(self._cannot("open", error)) from None
             records = self._salvage()
-            aside = self._set_aside()
+            aside = self._set_aside("corrupt")
             notes.append(
                 f"{self.path} is damaged ({error}) and was set aside as {aside.name}; {len(records)} records could be "
                 f"read from it, what is missing comes from other routers"
@@ -108,6 +109,21 @@ class Store:
             self._close_quietly()
             raise StoreError(self._cannot("save the registry to", error)) from None
 
+    def touch(self, wall_ms: int) -> None:
+        """Note that the router runs, and that the file is up to date.  Raises StoreError as :meth:`save` does."""
+        try:
+            self._open().execute("INSERT OR REPLACE INTO facts VALUES ('saved_ms', ?)", (wall_ms,))
+        except (sqlite3.Error, OSError) as error:
+            self.failures += 1
+            self._close_quietly()
+            raise StoreError(self._cannot("save the registry to", error)) from None
+        self.saved_ms = wall_ms
+
+    def set_aside(self) -> Path:
+        """Begin a new file at the next save; the one there was is kept under the name returned.  Raises StoreError."""
+        self._on_disk = {}
+        return self._set_aside("absent")
+
     def close(self) -> None:
         """Fold the log into the file.  Raises nothing."""
         self._close_quietly()
@@ -122,6 +138,9 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
+            # Private from the first byte, and so are the files that SQLite makes beside it, with the same mode.
+            with suppress(OSError):  # it is there, or SQLite will say what is wrong
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             connection.text_factory = _text
             try:
@@ -229,10 +248,10 @@ class Store:
             connection.close()
         return records
 
-    def _set_aside(self) -> Path:
+    def _set_aside(self, why: str) -> Path:
         self._close_quietly()
         number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.corrupt-{number}")).exists():
+        while (aside := self.path.with_name(f"{self.path.name}.{why}-{number}")).exists():
             number += 1
         try:
             os.replace(self.path, aside)
@@ -241,7 +260,7 @@ class Store:
                 if side.exists():
                     os.replace(side, f"{aside}{suffix}")
         except OSError as error:
-            raise StoreError(f"cannot set the damaged state file {self.path} aside: {error.strerror}") from None
+            raise StoreError(f"cannot set the state file {self.path} aside: {error.strerror}") from None
         return aside
 
     def _close_quietly(self) -> None:

@@ -4,7 +4,12 @@ Theory of operation.  A router publishes each record that it writes or newly lea
 without a word, so nothing depends on it: every heartbeat carries the registry's digest and the serial of the router's
 own view, and a node that finds either different from its own pulls: it sends what it has and gets what it lacks, over
 the reliable ROUTER/DEALER link.  Two routers pull from each other; everybody else only takes.  A node that joins pulls
-at once.  A pull that changes nothing (a record that is refused here) is repeated ever more rarely.
+at once.  A pull that changes nothing (a record that is refused here) is repeated ever more rarely.  Of a view that
+changed, only the difference is published.
+
+A node needs links with a few routers only.  Records reach it because routers publish what they learn; the views of
+other routers, and the reports of worker nodes on their way to all routers, are passed on (:mod:`.relay`); a router asks
+the gateways that the writer of a record has no link with whether they have it, before it says so itself.
 
 Routers are listened to.  From any other member a router takes only the records that it has asked for, because the
 summary in a pull named something that the router had never seen or had lost: when the last disk with a write is gone,
@@ -19,34 +24,39 @@ from typing import Any
 import msgspec
 
 from ..channel.outbox import Outbox, Peer
-from ..wire.messages import Confirm, Confirmed, Hello, NodeInfo, Ping, Pull, Records, View
+from ..wire.messages import Confirm, Confirmed, Hello, NodeInfo, Ping, Pull, Records, Report, View, ViewChange
+from . import standing
+from .announcer import Announcer
+from .answers import Answers, in_messages
 from .barrier import BARRIER_TIMEOUT_S, WriteBarrier
+from .confirming import Confirming
 from .record import Record
 from .registry import Registry, Verdict
+from .relay import FOLLOWERS, Relay
+from .reports import Reports
 from .views import VIEW_GRACE_S, Membership
 
 __all__ = ["ConfigSync", "WriteBarrier"]
 
 PULL_EVERY_S = 0.4
 PULL_RARELY_S = 30.0
-VIEW_EVERY_S = 0.02
-VIEW_EVERY_S_A_MEMBER = 0.0005
-"""Changes of a view within this time, longer for large ones, are published as one."""
 EXPIRE_EVERY_S = 600.0
-MAX_MESSAGE_BYTES = 512 * 1024
-MAX_WAITING = 1024
+PATIENT_PINGS = 3
+"""Heartbeats in a row that must differ in what their sender knows of others, before that is pulled: what is passed on
+arrives a moment later than what it changes, and it does arrive unless something has gone wrong."""
 _MEMBER_ROLES = frozenset(("gateway", "router", "worker", "replica"))
 
 
 class _Link:
-    __slots__ = ("asked", "info", "interval_s", "pulled_at", "situation", "waiting")
+    __slots__ = ("asked", "differs", "info", "interval_s", "owes_view", "pulled_at", "situation")
 
     def __init__(self, info: NodeInfo) -> None:
         self.info = info
         self.pulled_at = float("-inf")
         self.interval_s = PULL_EVERY_S
         self.situation: tuple[Any, ...] = ()
-        self.waiting: dict[str, bytes] = {}
+        self.owes_view = False
+        self.differs = 0
         self.asked: frozenset[str] = frozenset()
 
 
@@ -62,12 +72,19 @@ class ConfigSync:
         self.is_router = info.role == "router"
         self.registry = registry if registry is not None else Registry(info.node)
         self.membership = Membership(info if self.is_router else None)
+        self.reports = Reports()
+        self.relay = Relay(self.membership, self.reports)
+        self._reports_checked = -1
+        self.standing = standing.Standing(info.node)
+        self._answers = Answers(self.registry, self.standing, wall_ms)
+        self._confirming = Confirming(self.registry)
+        if self.is_router and not len(self.registry):
+            self.standing.begin(standing.BLANK, (), standing.BLANK_S)
         self.ignored = 0
         self._wall_ms = wall_ms
         self._links: dict[Peer, _Link] = {}
         self._expire_at = float("-inf")
-        self._view_due: float | None = None
-        self._view_sent_at = float("-inf")
+        self._announcer = Announcer(self.membership)
 
     # --- what a core asks ---------------------------------------------------------------------------------------------
 
@@ -82,6 +99,11 @@ class ConfigSync:
     def view_serial(self) -> int:
         """For :attr:`Ping.view`; 0 for roles other than router."""
         return self.membership.own_serial
+
+    def known(self, peer: Peer) -> bytes:
+        """For :attr:`Ping.known` to *peer*; b"" for roles other than router."""
+        link = self._links.get(peer)
+        return self.relay.digest(link.info.role) if self.is_router and link is not None else b""
 
     @property
     def synced(self) -> bool:
@@ -120,21 +142,26 @@ class ConfigSync:
         link = self._links[peer] = _Link(info)
         if info.role == "router":
             self.membership.router_up(info.node, info.boot, now)
+            self.standing.router_up(peer, now)
             self._pull(peer, link, out, now)
         if self.is_router and info.role in _MEMBER_ROLES and self.membership.set_member(info):
-            self._view_changed(out, now)
+            self._announcer.announce(out, now)
 
     def link_down(self, peer: Peer, now: float, reason: str = "") -> None:
         """*reason* beginning with "goodbye" means that the other side left on purpose."""
         link = self._links.pop(peer, None)
         if link is None:
             return
+        self._confirming.link_down(peer)
         node, boot = link.info.node, link.info.boot
         if link.info.role == "router":
+            self.standing.router_down(peer)
             self.membership.router_down(node, boot, now, 0.0 if reason.startswith("goodbye") else VIEW_GRACE_S)
         still_linked = any(other.info.node == node and other.info.boot == boot for other in self._links.values())
         if self.is_router and not still_linked and self.membership.drop_member(node, boot):
-            self._plan_view(now)  # there is no outbox here, so it leaves with the next tick
+            self._announcer.changed(now)  # there is no outbox here, so it leaves with the next tick
+        if self.is_router:
+            self._forget_reports()
 
     def receive(self, peer: Peer, message: Any, out: Outbox, now: float) -> bool:
         """Handle *message* if it belongs here; False if not.  Confirmed is for the core, which has the barrier."""
@@ -145,8 +172,8 @@ class ConfigSync:
             self.on_records(peer, message, out, now)
         elif kind is Pull:
             self.on_pull(peer, message, out)
-        elif kind is View:
-            self.on_view(peer, message)
+        elif kind is ViewChange or kind is View:
+            self.on_view(peer, message, out, now)
         elif kind is Confirm:
             self.on_confirm(peer, message, out, now)
         else:
@@ -160,25 +187,38 @@ class ConfigSync:
         if ping.leaving and not link.info.leaving:
             link.info = msgspec.structs.replace(link.info, leaving=True)
             if self.is_router and link.info.role in _MEMBER_ROLES and self.membership.set_member(link.info):
-                self._view_changed(out, now)
+                self._announcer.announce(out, now)
         if link.info.role == "router":
-            behind = ping.view > self.membership.serial_of(link.info.node)
-            if behind or (ping.digest and ping.digest != self.registry.digest()):
-                self._pull(peer, link, out, now, ping.digest, ping.view if behind else 0)
+            records = bool(ping.digest) and ping.digest != self.registry.digest()
+            self.standing.heard(peer, link.info.node, ping.absent_ms, not records)
+            behind = ping.view > self.membership.serial_of(link.info.node, link.info.boot)
+            differs = bool(ping.known) and ping.known != self.relay.digest(self.info.role)
+            link.differs = link.differs + 1 if differs else 0
+            others = link.differs >= PATIENT_PINGS
+            if records or behind or others:
+                situation = (ping.digest, ping.view if behind else 0, ping.known if others else b"")
+                self._pull(peer, link, out, now, *situation, records=records)
 
     def on_pull(self, peer: Peer, pull: Pull, out: Outbox) -> None:
         link = self._links.get(peer)
         if link is None or not self.is_router:
             self.ignored += 1
             return
-        newer, wanted = self.registry.difference(pull.have)
-        want = wanted if link.info.role in _MEMBER_ROLES else []
-        link.asked = frozenset(want)
-        for message in _in_messages(newer, want):
-            out.send(peer, message)
-        view = self.membership.own_view() if pull.view else None
-        if view is not None:
-            out.send(peer, view)
+        if pull.records:
+            answer = self._answers.to(pull.have, link.info.role)
+            link.asked = frozenset(answer[-1].want if answer else ())
+            for records in answer:
+                out.send(peer, records)
+        known = pull.known or []
+        if pull.known is not None:
+            for message in self.relay.newer(known, link.info):
+                out.send(peer, message)
+        if pull.view:
+            own = (self.info.node, self.info.boot)
+            base = next((serial for node, boot, serial in known if (node, boot) == own), 0)
+            view = self.membership.own_change(base)
+            if view is not None:
+                out.send(peer, view)
 
     def on_records(self, peer: Peer, message: Records, out: Outbox, now: float) -> list[Verdict]:
         """Returns what became of each record, in order."""
@@ -207,48 +247,99 @@ class ConfigSync:
             self.publish(news, out)
         if message.want and link.info.role == "router":
             held = (self.registry.get(key) for key in message.want)
-            for answer in _in_messages([record for record in held if record is not None], []):
+            for answer in in_messages([record for record in held if record is not None]):
                 out.send(peer, answer)
+        if message.forget and link.info.role == "router" and not self.is_router:
+            self.registry.forget(message.forget)
         if news:
-            self._answer_waiting(out)
+            self._confirming.answer(out)
         return verdicts
 
-    def on_view(self, peer: Peer, view: View) -> bool:
-        """A router's own view; True if it is news."""
+    def on_view(self, peer: Peer, view: View | ViewChange, out: Outbox, now: float) -> bool:
+        """What a router sees, or another one does whose word it passes on; True if it is news."""
         link = self._links.get(peer)
-        if link is None or link.info.role != "router" or (link.info.node, link.info.boot) != (view.router, view.boot):
+        if link is None or link.info.role != "router":
             self.ignored += 1
             return False
-        return self.membership.merge(view)
+        own_word = (link.info.node, link.info.boot) == (view.router, view.boot)
+        if not own_word and (view.router == link.info.node or self.info.role not in FOLLOWERS):
+            self.ignored += 1
+            return False
+        if own_word:
+            link.owes_view = False
+        if self.membership.lacks(view):
+            self._pull(peer, link, out, now, view.router, view.serial, records=False)
+            return False
+        news = self.membership.merge(view, now)
+        if news and self.is_router:
+            self.relay.pass_view_on(view, link.info, self._infos(), out)
+        return news
+
+    def on_report(self, peer: Peer, report: Report, out: Outbox) -> bytes:
+        """What a worker node says, or another router passes on: the worker node's id if it is news, else b""."""
+        link = self._links.get(peer)
+        if link is None or not self.is_router:
+            self.ignored += 1
+            return b""
+        if link.info.role == "worker":
+            report = self.reports.signed(report, link.info.node, link.info.boot)
+        elif link.info.role != "router" or len(report.worker) != 16 or len(report.boot) != 8:
+            self.ignored += 1
+            return b""
+        if not self.reports.take(report):
+            return b""
+        self.relay.pass_report_on(report, link.info, self._infos(), out)
+        return report.worker
 
     def on_confirm(self, peer: Peer, confirm: Confirm, out: Outbox, now: float) -> None:
         link = self._links.get(peer)
         if link is None or link.info.role != "router":
             self.ignored += 1
-        elif self.registry.applied(confirm.key, confirm.stamp):
-            out.send(peer, Confirmed(confirm.key, confirm.stamp))
-        elif len(link.waiting) < MAX_WAITING:
-            link.waiting[confirm.key] = max(confirm.stamp, link.waiting.get(confirm.key, b""))
+            return
+        if not self._confirming.asked(peer, confirm, self._gateways_beyond(link.info), out):
             self._pull(peer, link, out, now, confirm.stamp)
+
+    def on_confirmed(self, peer: Peer, confirmed: Confirmed, out: Outbox) -> None:
+        """*peer* has a record in force; another router may be waiting for that."""
+        self._confirming.confirmed(peer, confirmed, out)
+
+    def _gateways_beyond(self, writer: NodeInfo) -> set[Peer]:
+        """The gateways that this router has links with, and the router *writer* has not."""
+        if not self.is_router:
+            return set()
+        told = self.membership.members_of(writer.node, writer.boot)
+        return {peer for peer, info in self._infos() if info.role == "gateway" and info.node not in told}
 
     def tick(self, out: Outbox, now: float) -> None:
         self.membership.tick(now)
+        if self.is_router:
+            self._forget_reports()
+            self._confirming.answer(out)  # a gateway that somebody waited for may be gone
+            self._take_back(self.standing.tick(now), out)
         if now >= self._expire_at:
             self._expire_at = now + EXPIRE_EVERY_S
             self.registry.expire(self._wall_ms())
-        if self._view_due is not None and self._view_due <= now:
-            self._publish_view(out, now)
+        self._announcer.tick(out, now)
 
     def next_wakeup(self) -> float | None:
-        drop = self.membership.next_wakeup()
-        due = self._view_due
-        return drop if due is None else due if drop is None else min(drop, due)
+        times = (self.membership.next_wakeup(), self._announcer.due)
+        return min((at for at in times if at is not None), default=None)
+
+    def restore(self, records: Sequence[Record]) -> list[tuple[str, str]]:
+        """Begin with what this router had saved.  Returns (key, reason) of what is not usable."""
+        if records:
+            self.standing.certain()
+        return self.registry.restore(records, self._wall_ms())
+
+    def begin_in_doubt(self, records: Iterable[Record], last_ran_ms: int, wait_s: float) -> None:
+        """This router was away for longer than deletes are remembered: put *records*, its own, aside for now."""
+        self.standing.begin(last_ran_ms, records, wait_s)
 
     # --- what a router does with its own writes -----------------------------------------------------------------------
 
     def publish(self, records: Iterable[Record], out: Outbox) -> None:
         """Publish records to all who subscribe to this router."""
-        for message in _in_messages(list(records), []):
+        for message in in_messages(list(records)):
             out.publish(message)
 
     def spread(
@@ -271,7 +362,7 @@ class ConfigSync:
             if link is None:
                 continue
             names[peer] = _name(link.info)
-            for message in _in_messages(list(records), []):
+            for message in in_messages(list(records)):
                 out.send(peer, message)
             for record in records:
                 out.send(peer, Confirm(record.key, record.stamp))
@@ -279,7 +370,36 @@ class ConfigSync:
 
     # --- the rest -----------------------------------------------------------------------------------------------------
 
-    def _pull(self, peer: Peer, link: _Link, out: Outbox, now: float, *situation: Any) -> None:
+    def _forget_reports(self) -> None:
+        """Those of worker nodes that no router has a link with any more."""
+        if self.membership.version != self._reports_checked:
+            self._reports_checked = self.membership.version
+            self.reports.forget_all_but(self.membership.nodes())
+
+    def _take_back(self, records: Sequence[Record], out: Outbox) -> None:
+        """Nobody knows better than this router what was in force."""
+        if records:
+            self.registry.restore(records, self._wall_ms())
+            self.publish([record for record in records if self.registry.get(record.key) == record], out)
+
+    def ask_views(self, out: Outbox) -> None:
+        """Ask all linked routers whom they see; :attr:`views_owed` until they have answered."""
+        for peer, link in self._links.items():
+            if link.info.role == "router":
+                link.owes_view = True
+                out.send(peer, Pull([], True, False, self.relay.versions(self.info.role)))
+
+    @property
+    def views_owed(self) -> bool:
+        """Whether an answer to :meth:`ask_views` is on its way."""
+        return any(link.owes_view for link in self._links.values())
+
+    def _infos(self) -> list[tuple[Peer, NodeInfo]]:
+        return [(peer, link.info) for peer, link in self._links.items()]
+
+    def _pull(
+        self, peer: Peer, link: _Link, out: Outbox, now: float, *situation: Any, records: bool = True
+    ) -> None:
         """Ask *peer* for what is missing here, but not again and again for what did not help."""
         situation = (self.registry.digest(), *situation)
         repeated = situation == link.situation
@@ -288,49 +408,12 @@ class ConfigSync:
         link.interval_s = min(2 * link.interval_s, PULL_RARELY_S) if repeated else PULL_EVERY_S
         link.situation = situation
         link.pulled_at = now
-        out.send(peer, Pull(self.registry.summary(), True))
+        have = self.registry.summary() if records else []
+        out.send(peer, Pull(have, True, records, self.relay.versions(self.info.role) or self._version_of(link.info)))
 
-    def _answer_waiting(self, out: Outbox) -> None:
-        for peer, link in self._links.items():
-            for key, stamp in list(link.waiting.items()):
-                if self.registry.applied(key, stamp):
-                    del link.waiting[key]
-                    out.send(peer, Confirmed(key, stamp))
-
-    def _view_changed(self, out: Outbox, now: float) -> None:
-        if self._plan_view(now) <= now:
-            self._publish_view(out, now)
-
-    def _plan_view(self, now: float) -> float:
-        if self._view_due is None:
-            pause = VIEW_EVERY_S + VIEW_EVERY_S_A_MEMBER * self.membership.own_size
-            self._view_due = max(now, self._view_sent_at + pause)
-        return self._view_due
-
-    def _publish_view(self, out: Outbox, now: float) -> None:
-        self._view_due = None
-        self._view_sent_at = now
-        view = self.membership.own_view()
-        if view is not None:
-            out.publish(view)
+    def _version_of(self, router: NodeInfo) -> list[tuple[bytes, bytes, int]]:
+        return [(router.node, router.boot, self.membership.serial_of(router.node, router.boot))]
 
 
 def _name(info: NodeInfo) -> str:
     return f"{info.role} {info.name or info.http or info.node.hex()[:8]}"
-
-
-def _in_messages(records: Sequence[Record], want: Sequence[str]) -> list[Records]:
-    """*records* in messages of at most half a MiB of values (one record may be larger); *want* is in the last."""
-    messages: list[Records] = []
-    batch: list[Record] = []
-    size = 0
-    for record in records:
-        weight = 300 + len(record.value or b"")
-        if batch and size + weight > MAX_MESSAGE_BYTES:
-            messages.append(Records(batch))
-            batch, size = [], 0
-        batch.append(record)
-        size += weight
-    if batch or want:
-        messages.append(Records(batch, list(want)))
-    return messages

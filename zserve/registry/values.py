@@ -30,6 +30,7 @@ __all__ = [
     "Value",
     "check_methods",
     "check_name",
+    "check_policy",
     "check_proportion",
     "check_route",
     "check_weights",
@@ -42,7 +43,13 @@ SCHEMA = 1
 ENDPOINT = "endpoint/"
 BACKEND = "backend/"
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-POLICIES = ("random", "round_robin", "power_of_two", "fixed_packing")
+POLICIES: dict[str, tuple[str, ...]] = {
+    "random": (),
+    "round_robin": (),
+    "power_of_two": (),
+    "fixed_packing": ("packing_num",),
+}
+"""The traffic policies that have a short name, and the settings that each takes."""
 MAX_NAME_BYTES = 256
 MAX_ROUTE_BYTES = 2048
 
@@ -57,7 +64,8 @@ class EndpointValue(msgspec.Struct, frozen=True, kw_only=True):
     """A named service.
 
     route: the path, None if it is reachable by handle only; traffic: backend to weight, sums to 1 or is empty;
-    shadows: backend to the proportion of requests copied to it, each 0..1; policy: one of :data:`POLICIES`.
+    shadows: backend to the proportion of requests copied to it, each 0..1; policy: one of :data:`POLICIES`, or a user's
+    own as "package.module:Class", which routers import (nobody else does); policy_kwargs: its settings.
     """
 
     schema: int = SCHEMA
@@ -199,6 +207,30 @@ def check_proportion(proportion: Any, argument: str = "proportion") -> float:
     return number
 
 
+def check_policy(policy: Any, kwargs: Any, argument: str = "policy") -> None:
+    """The name of a traffic policy and its settings, as far as can be said without importing a user's own.
+
+    *argument* is what the caller calls the name; the settings are "policy_kwargs" everywhere.
+    """
+    if not isinstance(policy, str):
+        raise TypeError(f"{argument} must be a string, not {policy!r}")
+    if not isinstance(kwargs, Mapping) or not all(isinstance(key, str) for key in kwargs):
+        raise TypeError(f"policy_kwargs must be a dict of names to values, not {kwargs!r}")
+    known = POLICIES.get(policy)
+    if known is None:
+        if not _CODE.fullmatch(policy):
+            names = ", ".join(POLICIES)
+            raise ValueError(f"{argument} must be one of {names}, or 'package.module:Class', not {policy!r}")
+        return
+    for key in kwargs:
+        if key not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes none"
+            raise ValueError(f"policy_kwargs: {key!r} is unknown; policy {policy!r} {takes}")
+    packing = kwargs.get("packing_num", 1)
+    if isinstance(packing, bool) or not isinstance(packing, int) or packing < 1:
+        raise ValueError(f"policy_kwargs: packing_num must be a whole number from 1, not {packing!r}")
+
+
 # --- whole values -----------------------------------------------------------------------------------------------------
 
 
@@ -212,11 +244,7 @@ def check_endpoint(value: EndpointValue) -> None:
     for backend, proportion in value.shadows.items():
         check_name(backend, "shadows: a backend")
         check_proportion(proportion, f"shadows[{backend!r}]")
-    if value.policy not in POLICIES:
-        raise ValueError(f"policy must be one of {', '.join(POLICIES)}, not {value.policy!r}")
-    packing = value.policy_kwargs.get("packing_num", 1)
-    if isinstance(packing, bool) or not isinstance(packing, int) or packing < 1:
-        raise ValueError(f"policy_kwargs: packing_num must be a whole number from 1, not {packing!r}")
+    check_policy(value.policy, value.policy_kwargs)
 
 
 def check_backend(value: BackendValue) -> None:

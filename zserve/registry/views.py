@@ -3,46 +3,113 @@
 Each router is the only writer of its own view, the list of nodes that it has links with; ``(boot, serial)`` orders its
 versions.  So there is nothing to agree on: a node is there if at least one live router has a link with it, and the
 router's own heartbeats decide about that.
+
+A node need not have a link with every router: routers pass the views of others on.  Which routers are alive is then
+worked out as link-state routing does it (OSPF, RFC 2328): a router counts if there is a link with it, or if a router
+that counts has one.  All of that hangs on the links of this node, so two views can not keep each other alive, and what
+the last router has lost is lost everywhere.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Collection
+
 import msgspec
 
-from ..wire.messages import NodeInfo, View
+from ..wire.messages import NodeInfo, View, ViewChange
 
 __all__ = ["VIEW_GRACE_S", "Membership"]
 
 VIEW_GRACE_S = 5.0
-"""How long the view of a router is kept after the last link with it was lost: its nodes need this long to be seen by
+"""How long the view of a router is kept after the last way to it was lost: its nodes need this long to be seen by
 others, and a link that only hiccuped comes back sooner."""
+
+MAX_LOG = 256
+"""How many changes of the own view are remembered; who is further behind gets all of it."""
+
+_Key = tuple[bytes, bytes]
+"""(node id, boot nonce) of a router."""
 
 
 class _RouterView:
-    __slots__ = ("arrival", "boot", "drop_at", "links", "members", "serial", "up_since")
+    __slots__ = (
+        "_look_at_routers",
+        "arrival",
+        "counts",
+        "drop_at",
+        "grace_s",
+        "links",
+        "members",
+        "reached",
+        "routers",
+        "serial",
+        "up_since",
+    )
 
-    def __init__(self, boot: bytes, now: float) -> None:
-        self.boot = boot
+    def __init__(self, now: float) -> None:
         self.serial = 0
         self.members: dict[bytes, NodeInfo] = {}
+        self.routers: frozenset[_Key] = frozenset()
+        self._look_at_routers = False
         self.links = 0
         self.up_since = now
+        self.reached = False
+        self.counts = False
+        self.grace_s = VIEW_GRACE_S
         self.drop_at: float | None = None
         self.arrival = 0
 
+    def replace(self, infos: list[NodeInfo]) -> bool:
+        """All members anew.  True if that made a difference."""
+        members = _well_formed(infos)
+        if members == self.members:
+            return False
+        self.members = members
+        self._look_at_routers = True
+        return True
+
+    def change(self, change: ViewChange) -> bool:
+        members = self.members
+        changed = False
+        for node in change.left:
+            info = members.pop(node, None)
+            if info is not None:
+                changed = True
+                self._look_at_routers |= info.role == "router"
+        for node, info in _well_formed(change.joined).items():
+            before = members.get(node)
+            if before != info:
+                members[node] = info
+                changed = True
+                self._look_at_routers |= info.role == "router"
+        return changed
+
+    def routers_changed(self) -> bool:
+        """Whether what is said of routers may be different since this was asked."""
+        if not self._look_at_routers:
+            return False
+        self._look_at_routers = False
+        self.routers = frozenset((info.node, info.boot) for info in self.members.values() if info.role == "router")
+        return True
+
 
 class Membership:
-    """The views of all routers that this node has, or very recently had, a link with; a router's own one included.
+    """The views of all routers that there is, or very recently was, a way to; a router's own one included.
 
-    own: the router's own NodeInfo, None for other roles.  :attr:`version` grows with every change.
+    own: the router's own NodeInfo, None for other roles.  :attr:`version` grows with every change, :attr:`merged` with
+    every view taken in, be there a difference in it or not, :attr:`routers_version` when routers may be others.
     """
 
     def __init__(self, own: NodeInfo | None = None) -> None:
         self.version = 0
+        self.merged = 0
+        self.routers_version = 0
         self.own_serial = 1 if own is not None else 0
         self._own = own
         self._members: dict[bytes, NodeInfo] = {}
-        self._views: dict[bytes, _RouterView] = {}
+        self._log: deque[tuple[int, bytes]] = deque(maxlen=MAX_LOG)
+        self._views: dict[_Key, _RouterView] = {}
         self._arrivals = 0
         self._nodes: dict[bytes, NodeInfo] | None = None
         self._by_role: dict[str, list[NodeInfo]] = {}
@@ -54,7 +121,7 @@ class Membership:
         if self._members.get(info.node) == info:
             return False
         self._members[info.node] = info
-        return self._own_changed()
+        return self._own_changed(info.node)
 
     def drop_member(self, node: bytes, boot: bytes | None = None) -> bool:
         """The last link with *node* is gone.  Nothing happens if another *boot* of it has joined since."""
@@ -62,7 +129,7 @@ class Membership:
         if member is None or (boot is not None and member.boot != boot):
             return False
         del self._members[node]
-        return self._own_changed()
+        return self._own_changed(node)
 
     @property
     def own_size(self) -> int:
@@ -70,14 +137,28 @@ class Membership:
         return len(self._members)
 
     def own_view(self) -> View | None:
-        """The view to publish; None for roles other than router."""
+        """All of the own view; None for roles other than router."""
         if self._own is None:
             return None
         members = [self._own, *self._members.values()]
         return View(self._own.node, self._own.boot, self.own_serial, members)
 
-    def _own_changed(self) -> bool:
+    def own_change(self, base: int) -> View | ViewChange | None:
+        """What brings one who has version *base* of the own view up to date: the difference, or all of it where that is
+        not known any more.  None for roles other than router."""
+        if self._own is None:
+            return None
+        oldest = self._log[0][0] - 1 if self._log else self.own_serial
+        if not max(1, oldest) <= base <= self.own_serial:
+            return self.own_view()
+        nodes = dict.fromkeys(node for serial, node in self._log if serial > base)
+        joined = [self._members[node] for node in nodes if node in self._members]
+        left = [node for node in nodes if node not in self._members]
+        return ViewChange(self._own.node, self._own.boot, base, self.own_serial, joined, left)
+
+    def _own_changed(self, node: bytes) -> bool:
         self.own_serial += 1
+        self._log.append((self.own_serial, node))
         self._changed()
         return True
 
@@ -85,55 +166,124 @@ class Membership:
 
     def router_up(self, node: bytes, boot: bytes, now: float) -> None:
         """A link with a router is up.  A boot nonce other than before is another incarnation: its old view is void."""
-        view = self._views.get(node)
-        if view is None or view.boot != boot:
-            self._views[node] = view = _RouterView(boot, now)
-            self._changed()
+        for former in [key for key in self._views if key[0] == node and key[1] != boot]:
+            del self._views[former]
+        view = self._views.get((node, boot))
+        if view is None:
+            self._views[node, boot] = view = _RouterView(now)
         if view.links == 0:
             view.up_since = now
+            view.grace_s = VIEW_GRACE_S
         view.links += 1
-        view.drop_at = None
+        self._reach(now)
 
     def router_down(self, node: bytes, boot: bytes, now: float, grace_s: float = VIEW_GRACE_S) -> None:
-        """A link with a router is gone; with the last one, its view ends *grace_s* seconds later."""
-        view = self._views.get(node)
-        if view is None or view.boot != boot or view.links == 0:
+        """A link with a router is gone; with the last way to it, its view ends *grace_s* seconds later."""
+        view = self._views.get((node, boot))
+        if view is None or view.links == 0:
             return
         view.links -= 1
         if view.links == 0:
-            view.drop_at = now + grace_s
+            view.grace_s = grace_s
+            self._reach(now)
             self.tick(now)
 
-    def merge(self, view: View) -> bool:
-        """Take in what a router says it sees.  False if it is not newer, or not of a router known by a link."""
-        known = self._views.get(view.router)
-        if known is None or known.boot != view.boot or known.serial >= view.serial:
+    def merge(self, view: View | ViewChange, now: float = 0.0) -> bool:
+        """Take in what a router sees, as it says itself or another one passes on.  False if that is not newer, or is
+        the difference to a version that is not here (see :meth:`lacks`)."""
+        key = (view.router, view.boot)
+        known = self._views.get(key)
+        if self._serial(key) >= view.serial or self.lacks(view) or self._knows_better(key):
             return False
-        members = {info.node: info for info in view.members if len(info.node) == 16 and len(info.boot) == 8}
+        if known is None:
+            known = self._views[key] = _RouterView(now)
+            known.drop_at = now + VIEW_GRACE_S  # unless it turns out that there is a way to this router
         known.serial = view.serial
-        if members != known.members:
-            known.members = members
+        self.merged += 1
+        changed = known.replace(view.members) if isinstance(view, View) else known.change(view)
+        if changed:
             self._arrivals += 1
             known.arrival = self._arrivals
             self._changed()
+        if known.routers_changed():
+            self._reach(now)
+        if not known.reached and known.links == 0:
+            self._reach(now)
         return True
 
-    def serial_of(self, router: bytes) -> int:
+    def _knows_better(self, key: _Key) -> bool:
+        """Whether that is this router itself, or a former self of one that there is a link with."""
+        if self._own is not None and key[0] == self._own.node:
+            return True
+        return any(other[0] == key[0] and other != key and view.links for other, view in self._views.items())
+
+    def lacks(self, view: View | ViewChange) -> bool:
+        """Whether *view* is of no use because the version that it builds on is not here."""
+        return isinstance(view, ViewChange) and view.base > self._serial((view.router, view.boot))
+
+    def serial_of(self, router: bytes, boot: bytes | None = None) -> int:
         """The serial of the newest view of *router* here; 0 for none."""
-        view = self._views.get(router)
-        return view.serial if view is not None else 0
+        if boot is not None:
+            return self._serial((router, boot))
+        return max((view.serial for (node, _), view in self._views.items() if node == router), default=0)
+
+    def _serial(self, key: _Key) -> int:
+        view = self._views.get(key)
+        return 0 if view is None else view.serial
+
+    def members_of(self, router: bytes, boot: bytes) -> Collection[bytes]:
+        """The ids of the nodes that *router* has links with, as far as known."""
+        view = self._views.get((router, boot))
+        return () if view is None else view.members.keys()
+
+    def versions(self) -> list[tuple[bytes, bytes, int]]:
+        """(router, boot, serial) of every view of a router that there is a way to; a router's own one included."""
+        found = [(*key, view.serial) for key, view in self._views.items() if view.reached and view.serial]
+        if self._own is not None:
+            found.append((self._own.node, self._own.boot, self.own_serial))
+        return found
+
+    def newer_than(self, known: dict[_Key, int], asker: bytes) -> list[View]:
+        """The views of other routers that there is a way to, where they are newer than what *asker* knows."""
+        return [
+            View(*key, view.serial, list(view.members.values()))
+            for key, view in self._views.items()
+            if view.reached and view.serial > known.get(key, 0) and key[0] != asker
+        ]
 
     def tick(self, now: float) -> bool:
         """Drop the views whose grace is over.  True if there were any."""
-        over = [node for node, view in self._views.items() if view.drop_at is not None and view.drop_at <= now]
-        for node in over:
-            del self._views[node]
+        over = [key for key, view in self._views.items() if view.drop_at is not None and view.drop_at <= now]
+        for key in over:
+            del self._views[key]
         if over:
+            self.routers_version += 1
             self._changed()
         return bool(over)
 
     def next_wakeup(self) -> float | None:
         return min((view.drop_at for view in self._views.values() if view.drop_at is not None), default=None)
+
+    def _reach(self, now: float) -> None:
+        """Work out which routers there is a way to; give those that there is none to any more a moment."""
+        reached = {key for key, view in self._views.items() if view.links}
+        edge = list(reached)
+        while edge:
+            for key in self._views[edge.pop()].routers:
+                if key not in reached and key in self._views:
+                    reached.add(key)
+                    edge.append(key)
+        nodes = {node for node, _ in reached}
+        for key, view in list(self._views.items()):
+            if key in reached:
+                view.reached, view.counts, view.drop_at = True, True, None
+            elif key[0] in nodes:
+                del self._views[key]  # it runs again, and knows nothing of what this one knew
+            elif view.reached:
+                leaving = key[0] in view.members and view.members[key[0]].leaving
+                view.reached, view.drop_at = False, now + (0.0 if leaving else view.grace_s)
+        self.routers_version += 1
+        self._changed()
 
     # --- the union ----------------------------------------------------------------------------------------------------
 
@@ -143,13 +293,14 @@ class Membership:
         if self._nodes is None:
             nodes: dict[bytes, NodeInfo] = {}
             leaving: set[tuple[bytes, bytes]] = set()
-            lists = [view.members for view in sorted(self._views.values(), key=lambda view: view.arrival)]
+            views = {key: view for key, view in self._views.items() if view.counts}
+            lists = [view.members for view in sorted(views.values(), key=lambda view: view.arrival)]
             for members in [*lists, self._members]:
                 for node, info in members.items():
                     nodes[node] = info
                     if info.leaving:
                         leaving.add((node, info.boot))
-            for router, view in self._views.items():
+            for (router, _), view in views.items():
                 if router in view.members:
                     nodes[router] = view.members[router]
             if self._own is not None:
@@ -172,9 +323,16 @@ class Membership:
         """All replicas that have a link with a router, which they open once they are ready."""
         return self._of_role("replica")
 
+    def routers_of(self, node: bytes) -> list[bytes]:
+        """The ids of the routers that have a link with *node*, sorted."""
+        found = {router for (router, _), view in self._views.items() if view.reached and node in view.members}
+        if self._own is not None and node in self._members:
+            found.add(self._own.node)
+        return sorted(found - {node})
+
     def live_routers(self) -> list[tuple[bytes, float]]:
         """(node id, up since) of the routers that there is a link with now."""
-        return [(node, view.up_since) for node, view in self._views.items() if view.links]
+        return [(node, view.up_since) for (node, _), view in self._views.items() if view.links]
 
     def _of_role(self, role: str) -> list[NodeInfo]:
         found = self._by_role.get(role)
@@ -187,3 +345,7 @@ class Membership:
         self._nodes = None
         self._by_role = {}
         self.version += 1
+
+
+def _well_formed(infos: list[NodeInfo]) -> dict[bytes, NodeInfo]:
+    return {info.node: info for info in infos if len(info.node) == 16 and len(info.boot) == 8}

@@ -50,6 +50,9 @@ class _ClientCore:
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         self.routers[peer] = hello
 
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None:
+        pass
+
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.routers.pop(peer, None)
         self._client.lost(peer)

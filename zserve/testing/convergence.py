@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ..registry.neighbours import SPARE_S
 from ..registry.registry import Registry
 from .clients import Call
 from .fabric import SimFabric
@@ -16,15 +17,17 @@ from .network import Weather
 __all__ = ["Curve", "draw", "measure"]
 
 MAX_ROUTERS = 3
-"""Links of a gateway with routers in a large fabric."""
+"""Links of a gateway or worker node with routers in a large fabric."""
+COMINGS = 4
+"""How many nodes come and go to see what that costs."""
 
 
 class Curve(msgspec.Struct):
     """delays_s: how long after the write each node had it in force, sorted, over all changes, in virtual seconds.
 
-    nodes, routers: how many.  bytes_a_node: what a node receives a second at rest, in bytes of messages.  speed:
-    virtual seconds for each second of one processor, at rest and while a change spreads.  formed_s: until all had
-    joined, virtual.
+    nodes, routers: how many.  bytes_a_node: what a node receives a second at rest, in bytes of messages.
+    bytes_a_change: what it receives in addition when one other node comes or goes.  speed: virtual seconds for each
+    second of one processor, at rest and while a change spreads.  formed_s: until all had joined, virtual.
     """
 
     nodes: int
@@ -33,6 +36,7 @@ class Curve(msgspec.Struct):
     delays_s: list[float]
     bytes_a_node: float
     messages_a_node: float
+    bytes_a_change: float
     speed: float
     formed_s: float
     wall_s: float
@@ -45,8 +49,8 @@ class Curve(msgspec.Struct):
         return (
             f"{self.nodes:5d} nodes ({self.routers} routers): 50% in {self.within_s(0.5) * 1000:.1f} ms, 99% in "
             f"{self.within_s(0.99):.3f} s, all in {self.delays_s[-1]:.3f} s; {self.bytes_a_node:.0f} bytes/s and "
-            f"{self.messages_a_node:.1f} messages/s a node; {self.speed:.1f} times real time on one processor "
-            f"({self.wall_s:.0f} s in all)"
+            f"{self.messages_a_node:.1f} messages/s a node, {self.bytes_a_change:.0f} bytes when a node comes or goes; "
+            f"{self.speed:.1f} times real time on one processor ({self.wall_s:.0f} s in all)"
         )
 
 
@@ -96,16 +100,16 @@ def measure(
         fabric.add_router(f"router-{number}", disk=False)
     fabric.run_for(1.5)  # the routers know each other
     client = fabric.add_client("client")
+    fabric.max_routers = MAX_ROUTERS
     workers = min(nodes // 10, 200)
     for number in range(workers):
         fabric.add_worker(f"worker-{number}")
     for number in range(nodes - routers - workers):
-        fabric.max_routers = MAX_ROUTERS
         fabric.add_gateway(f"gateway-{number}")
     joined = fabric.clock.now
     _wait_until_formed(fabric, routers)
     formed_s = fabric.clock.now - joined
-    fabric.run_for(2.0)
+    fabric.run_for(2.0 + SPARE_S)  # the links that served to find the others have ended
 
     began, began_at = time.process_time(), fabric.clock.now
     messages, size = fabric.network.messages, fabric.network.bytes
@@ -123,6 +127,14 @@ def measure(
             raise AssertionError(f"after 4 s a change was on {len(reached)} of {nodes} nodes")
         delays.extend(reach - at for reach in reached)
     took = time.process_time() - began
+    spread_s = fabric.clock.now - began_at
+    size = fabric.network.bytes
+    for number in range(COMINGS):
+        gateway = fabric.add_gateway(f"late-{number}")
+        fabric.run_for(1.0)
+        gateway.kill()
+        fabric.run_for(1.0)
+    change_bytes = fabric.network.bytes - size - rest_bytes / 5.0 * 2.0 * COMINGS
     return Curve(
         nodes,
         routers,
@@ -130,7 +142,8 @@ def measure(
         sorted(delays),
         rest_bytes / nodes / 5.0,
         rest_messages / nodes / 5.0,
-        (fabric.clock.now - began_at) / took,
+        max(0.0, change_bytes / 2 / COMINGS / nodes),
+        spread_s / took,
         formed_s,
         time.perf_counter() - started,
     )

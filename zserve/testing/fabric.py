@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 
 from ..cores.worker import Start
+from ..registry.neighbours import Neighbours
 from ..registry.registry import Registry
 from .clients import SimClient
 from .clock import VirtualClock
@@ -24,7 +25,8 @@ class SimFabric:
     """Everything comes from *seed*: two fabrics that are told the same things do the same, to the byte.
 
     as_bytes: see :class:`Network`.  join: how many routers a new node is told of.  make_registry makes every node's
-    registry, make_executor what stands for user code; both may be replaced.  max_routers: of gateways.
+    registry, make_executor what stands for user code; both may be replaced.  max_routers: links of a gateway or worker
+    node with routers; 0 for one with each.
     """
 
     def __init__(self, seed: int | str = 0, *, as_bytes: bool = True, trace: bool = True, join: int = 2) -> None:
@@ -66,6 +68,10 @@ class SimFabric:
         client = SimClient(self, name)
         self._add(client)
         return client
+
+    def neighbours(self, node: bytes) -> Neighbours:
+        """The choice of routers of the gateway or worker node with this id."""
+        return Neighbours(node, self.max_routers)
 
     def _add(self, node: SimNode) -> None:
         if node.name in self.nodes:

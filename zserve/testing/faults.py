@@ -161,6 +161,14 @@ class Faults:
             node.kill(lossy=self._rng.random() < 0.5)
             self._later(self._duration_s(), self._start, node)
 
+    def kill_router(self) -> None:
+        """A router dies while there is another one."""
+        routers = [router for router in self._fabric.routers() if router.alive and not router.leaving]
+        if len(routers) > 1:
+            router = self._rng.choice(routers)
+            router.kill(silent=self._rng.random() < 0.3, lossy=self._rng.random() < 0.5)
+            self._later(self._duration_s(), self._start, router)
+
     def power(self) -> None:
         node = self._any("router", "gateway", "worker")
         if node is not None:
@@ -201,12 +209,20 @@ class Faults:
             node.pause()
             self._later(self._duration_s(10.0), node.resume)
 
+    def hang(self) -> None:
+        """The event loop of one process gets no time; others on its machine go on."""
+        node = self._any("router", "gateway", "worker")
+        if node is not None and not node.hub.paused:
+            node.pause(hung=True)
+            self._later(self._duration_s(10.0), node.resume)
+
     def stall_replica(self) -> None:
         replicas = [replica for replica in self._fabric.replicas() if not replica.hub.paused]
         if replicas:
             replica = self._rng.choice(replicas)
-            self._note(f"replica {replica.name} is stopped")
-            replica.hub.pause()
+            hung = self._rng.random() < 0.5
+            self._note(f"replica {replica.name} {'hangs' if hung else 'is stopped'}")
+            replica.hub.pause(hung=hung)
             self._later(self._duration_s(), replica.hub.resume)
 
     def kill_replica(self) -> None:
@@ -246,10 +262,12 @@ class Faults:
 
 FAULTS: dict[str, Callable[[Faults], None]] = {
     "all_routers": Faults.all_routers,
+    "hang": Faults.hang,
     "isolate": Faults.isolate,
     "join": Faults.join,
     "kill": Faults.kill,
     "kill_replica": Faults.kill_replica,
+    "kill_router": Faults.kill_router,
     "leave": Faults.leave,
     "one_way": Faults.one_way,
     "partition": Faults.partition,
@@ -271,7 +289,8 @@ MIXES: dict[str, tuple[str, ...]] = {
     "none": (),
     "network": _NETWORK,
     "crashes": _CRASHES,
-    "stalls": ("stall", "stall_replica", "slow"),
+    "routers": ("kill_router",),
+    "stalls": ("stall", "stall_replica", "hang", "slow"),
     "rolling": ("join", "leave", "kill_replica"),
     "mixed": tuple(FAULTS),
 }

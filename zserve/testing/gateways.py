@@ -75,7 +75,7 @@ class SimGateway(SimNode):
     def _build(self, info: NodeInfo, offset_s: float) -> SimHub:
         info.http = f"http://{self.name}"
         self.sync = ConfigSync(info, self.wall_ms, self.fabric.make_registry(info.node))
-        self.core = GatewayCore(self.sync, info.boot, self._limits, max_routers=self.fabric.max_routers)
+        self.core = GatewayCore(self.sync, info.boot, self._limits, neighbours=self.fabric.neighbours(info.node))
         return SimHub(
             self.fabric.network,
             self.core,

@@ -14,6 +14,7 @@ from ..channel.outbox import Parcel, Peer
 from ..wire.codec import WireError
 from ..wire.messages import NodeInfo
 from .network import Connection, Network
+from .processes import PID_SPACE
 
 if TYPE_CHECKING:
     from ..channel.hub import HubCore
@@ -35,7 +36,8 @@ class SimHub:
     bind: the address that a router listens on.  join, follow, backend, code, on_turn: as for the real hub.
     clock_offset_s: this process's monotonic clock minus the virtual one; no two machines agree about it.
 
-    alive: the process runs.  silent: it has ended together with its host, so that nothing tells of it.
+    alive: the process runs.  silent: it has ended together with its host, so that nothing tells of it.  paused: it is
+    stopped, or, if it is hung too, its event loop stalls.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class SimHub:
         self.alive = False
         self.silent = False
         self.paused = False
+        self.hung = False
         self.undecodable = 0
-        self.links = Links(core, info, backend=backend, code=code)
+        info.pid, info.pid_space = network.processes.started(self), PID_SPACE
+        self.links = Links(core, info, backend=backend, code=code, look=network.processes.state_of)
         self.inbound: dict[Peer, Connection] = {}
         self.subscribers: dict[int, Connection] = {}
         self._network = network
@@ -110,6 +114,7 @@ class SimHub:
     def _end(self, *, silent: bool, lossy: bool) -> None:
         self.alive = False
         self.silent = silent
+        self._network.processes.ended(self.info.pid)
         self.core.out.on_wake(_nothing)
         if self._bind:
             self._network.unbind(self._bind, self)
@@ -119,9 +124,10 @@ class SimHub:
         self._network.router_gone(self, silent=silent, lossy=lossy)
         self._backlog = []
 
-    def pause(self) -> None:
-        """As SIGSTOP does."""
+    def pause(self, *, hung: bool = False) -> None:
+        """As SIGSTOP does; *hung*: as user code does that never lets go of the event loop."""
         self.paused = True
+        self.hung = hung
 
     def resume(self) -> None:
         """As SIGCONT does: what has come meanwhile is all there at once."""
@@ -245,6 +251,7 @@ class SimHub:
         self.core.tick(now)
         if now >= self.links.next_wakeup():
             self.links.tick(now)
+            self.links.remarks.clear()
             self._tend_dials(now)
         self._turn()
 
@@ -318,7 +325,10 @@ class SimHub:
                 self.links.lost(peer, "no answer to HELLO", now)
         if not self._follow:
             return
-        for address in self.core.routers_known():
+        known = list(self.core.routers_known())
+        if not self.links.open_links():
+            known += self._join  # the way back in, where the links with them were ended as not needed
+        for address in known:
             self._named_at[address] = now
             if address not in self._dialled and address != self.info.address:
                 self._dial(address)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..cores.gateway import SLACK_S
+from ..cores.recollection import DOUBT_S
 from ..cores.replica import OVER_LIMIT_SLACK
 from ..registry.record import Record
 from ..registry.values import BACKEND, ENDPOINT, BackendValue, EndpointValue, parse_value
@@ -63,6 +64,8 @@ class Invariants(Watch):
         self.writes: list[_Write] = []
         self.runs = 0
         self.over_limit_allowed = True
+        self.only_routers_die = False
+        self._replicas_ended: list[float] = []
         self._fabric = fabric
         self._executions: dict[bytes, int] = {}
         self._known: dict[bytes, Ticket] = {}
@@ -96,10 +99,19 @@ class Invariants(Watch):
         late_s = ticket.answered_at - self._latest(ticket)
         if late_s > 0.0:
             self.violate("in time", f"request {request} was answered {late_s:.4f} s too late", request)
+        if ticket.status == 502 and self.only_routers_die and not self._replica_ended_since(ticket.opened_at):
+            self.violate("nothing is lost with a router", f"request {request} got 502: {text}", request)
         if ticket.status == 200:
             backend, _, body = ticket.reply.partition(b"|")
             if body != ticket.body or backend.decode() not in self._backends_of.get(ticket.endpoint, ()):
                 self.violate("own answer", f"request {request} ({ticket.body!r}) got {ticket.reply!r}", request)
+
+    def replica_ended(self, replica: SimReplica) -> None:
+        self._replicas_ended.append(self._fabric.clock.now)
+
+    def _replica_ended_since(self, opened_at: float) -> bool:
+        """Whether a replica may have gone with what it knew of a request of that time."""
+        return bool(self._replicas_ended) and self._replicas_ended[-1] >= opened_at - DOUBT_S - _LATE_S
 
     def _latest(self, ticket: Ticket) -> float:
         """Until when the gateway has to answer; a process that is stopped cannot."""

@@ -26,6 +26,7 @@ from ..channel.outbox import Parcel, Peer
 from ..wire.codec import decode, encode
 from ..wire.messages import Hello
 from .clock import VirtualClock
+from .processes import Processes
 
 if TYPE_CHECKING:
     from .hub import SimHub
@@ -130,6 +131,7 @@ class Network:
         self.clock = clock
         self.rng = rng
         self.weather = Weather()
+        self.processes = Processes()
         self.as_bytes = as_bytes
         self.messages = 0
         self.bytes = 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..channel.outbox import Outbox, Peer
 from ..cores.control import ControlDesk
 from ..cores.router import RouterCore
+from ..registry import standing
 from ..registry.barrier import BARRIER_TIMEOUT_S, WriteBarrier
 from ..registry.record import Record
 from ..registry.registry import Registry
@@ -96,10 +97,11 @@ class SimNode:
         self.hub.silent = False  # the machine is up: it answers for sockets that are gone
         self.start()
 
-    def pause(self) -> None:
+    def pause(self, *, hung: bool = False) -> None:
+        """SIGSTOP; *hung*: its event loop stalls."""
         if self.alive and not self.hub.paused:
-            self.fabric.note("node", self.name, "is stopped")
-            self.hub.pause()
+            self.fabric.note("node", self.name, "hangs" if hung else "is stopped")
+            self.hub.pause(hung=hung)
             self.fabric.watch.node_changed(self, "stopped")
 
     def resume(self) -> None:
@@ -145,6 +147,7 @@ class Disk:
     def __init__(self) -> None:
         self.node_id = b""
         self.records: dict[str, Record] = {}
+        self.ran_ms = 0
 
     def wipe(self) -> None:
         self.node_id = b""
@@ -208,7 +211,7 @@ class SimRouter(SimNode):
         sync.owner = self
         self.sync = sync
         if self.disk is not None:
-            registry.restore(self.disk.records.values(), self.wall_ms())
+            self._restore(self.disk)
         self.core = RouterCore(sync, random.Random(self.rng.getrandbits(64)), self.wall_ms)
         self._desk = self.core.control = _ObservedDesk(self.core, self.wall_ms)
         self._saved = -1
@@ -223,6 +226,14 @@ class SimRouter(SimNode):
             on_turn=self._on_turn,
             clock_offset_s=offset_s,
         )
+
+    def _restore(self, disk: Disk) -> None:
+        """As nodes/state.py does it."""
+        if disk.records and self.wall_ms() - disk.ran_ms > standing.ABSENT_MS:
+            self.fabric.note("node", self.name, f"was away for too long to trust its {len(disk.records)} records")
+            self.sync.begin_in_doubt(disk.records.values(), disk.ran_ms, standing.JOINING_S)
+        else:
+            self.sync.restore(list(disk.records.values()))
 
     @property
     def registry(self) -> Registry:
@@ -244,7 +255,10 @@ class SimRouter(SimNode):
         self.core.drain(self.hub.now())
 
     def _on_turn(self) -> None:
-        if self.disk is not None and self._saved != self.registry.generation:
+        in_doubt = self.sync.standing.in_doubt
+        if self.disk is not None and not in_doubt:
+            self.disk.ran_ms = self.wall_ms()
+        if self.disk is not None and self._saved != self.registry.generation and not in_doubt:
             # Before the outbox leaves, as nodes/router.py does it.
             self._saved = self.registry.generation
             self.disk.records = {record.key: record for record in self.registry.records()}

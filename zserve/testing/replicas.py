@@ -238,6 +238,7 @@ class SimReplica:
         if not self.alive or self._stopping:
             return
         self._stopping = True
+        self.fabric.watch.replica_ended(self)
         self.fabric.note("replica", self.name, f"stops: {reason}")
         self.core.drain(self.hub.now())
         self.hub.poke()
@@ -252,6 +253,7 @@ class SimReplica:
     def kill(self, how: str = "killed by SIGKILL", *, silent: bool = False, lossy: bool = False) -> None:
         """The process is gone at once."""
         if self.alive:
+            self.fabric.watch.replica_ended(self)
             self.fabric.note("replica", self.name, how)
             self.hub.kill(silent=silent, lossy=lossy)
             self._on_end(self, how)

@@ -31,6 +31,9 @@ class Watch:
     def received(self, replica: SimReplica) -> None:
         """A replica has been sent something; its core has taken it in."""
 
+    def replica_ended(self, replica: SimReplica) -> None:
+        """Its process is gone, or was told to end."""
+
     def wrote(self, router: SimNode, client: bytes, call: int, records: Sequence[Record]) -> None:
         """A router accepted a write; call *call* of *client* asked for it."""
 

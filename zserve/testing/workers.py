@@ -44,7 +44,9 @@ class SimWorker(SimNode):
         info.slots = self.slots
         info.resources = self.resources
         self.sync = ConfigSync(info, self.wall_ms, self.fabric.make_registry(info.node))
-        self.core = WorkerCore(self.sync, random.Random(self.rng.getrandbits(64)))
+        self.core = WorkerCore(
+            self.sync, random.Random(self.rng.getrandbits(64)), neighbours=self.fabric.neighbours(info.node)
+        )
         self.replicas = {}
         self._starting = {}
         return SimHub(
