@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types check bench-core lab clean
+.PHONY: help serve test lint types check fuzz bench-core lab clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -34,6 +34,11 @@ types: $(DEV)  ## mypy, strict
 	$(RUN) -m mypy
 
 check: lint types test  ## lint, types and test
+
+fuzz: $(DEV)  ## bytes that are nearly HTTP, against a gateway (N=100000 connections, SEED= for those of an earlier run)
+	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "seed $$seed"; \
+	ZSERVE_FUZZ_CONNECTIONS=$${N:-100000} ZSERVE_FUZZ_SEED=$$seed \
+	    $(RUN) -m pytest tests/integration/test_http_strict.py -k any_bytes
 
 bench-core: $(DEV)  ## how fast the cores decide, without any network
 	$(RUN) -m benchmarks.core

@@ -8,8 +8,10 @@ import pytest
 
 from zserve.cores.gateway import NO_ROUTER_WAIT_S, SLACK_S, Flight, GatewayCore, GatewayLimits
 from zserve.errors import Refusal
+from zserve.registry.neighbours import Neighbours
 from zserve.registry.sync import ConfigSync
 from zserve.wire.messages import (
+    FLAG_AGAIN,
     FLAG_IDEMPOTENT,
     VERSION,
     Cancel,
@@ -23,7 +25,7 @@ from zserve.wire.messages import (
     View,
 )
 
-R1, R2 = b"link-with-router-1", b"link-with-router-2"
+R1, R2, R3 = b"link-with-router-1", b"link-with-router-2", b"link-with-router-3"
 
 
 def hello(node: bytes) -> Hello:
@@ -121,22 +123,61 @@ def test_a_client_that_goes_cancels_its_request_and_gets_no_answer() -> None:
     assert gateway.in_flight == 0
 
 
-@pytest.mark.parametrize(("flags", "resent"), [(FLAG_IDEMPOTENT, True), (0, False)])
-def test_when_a_router_dies_what_may_run_twice_goes_to_another_and_the_rest_gets_502(flags: int, resent: bool) -> None:
+@pytest.mark.parametrize("flags", [FLAG_IDEMPOTENT, 0])
+def test_when_a_router_dies_its_requests_go_to_another_one(flags: int) -> None:
     gateway = core(1)
     flight = opened(gateway, flags=flags)
     key = flight.message.id
     gateway.out.take()
     gateway.link_up(R2, hello(b"2"), 1.0)
     gateway.out.take()
-    gateway.link_down(R1, "connection lost", 1.0)
-    sent = requests(gateway)
-    if resent:
-        assert [(peer, message.id, message.attempt) for peer, message in sent] == [(R2, key, 1)]
-        assert answers(gateway) == []
-    else:
-        assert sent == []
-        assert answers(gateway) == [("t", 502)]
+    gateway.link_down(R1, "connection lost", 1.5)
+    ((peer, message),) = requests(gateway)
+    assert (peer, message.id, message.attempt, message.age_us) == (R2, key, 1, 1_500_000)
+    assert bool(message.flags & FLAG_AGAIN) is (flags == 0), "what must not run twice says so"
+    assert answers(gateway) == []
+    gateway.receive(R2, [(Result(key, 200), b"", b"")], 2.0)
+    assert answers(gateway) == [("t", 200)]
+
+
+def test_what_must_not_run_twice_goes_to_the_router_with_the_oldest_link() -> None:
+    gateway = core(2)
+    flights = [opened(gateway) for _ in range(4)]
+    gateway.link_up(R3, hello(b"3"), 1.0)
+    gateway.out.take()
+    gateway.link_down(R1, "connection lost", 1.5)
+    assert [peer for peer, _ in requests(gateway)] == [R2, R2], "although the new one has nothing to do"
+    assert {flight.router for flight in flights} == {R2}
+
+
+def test_handed_back_by_the_second_router_it_is_still_not_to_be_run_twice() -> None:
+    gateway = core(2)
+    flight = opened(gateway)
+    first = flight.router
+    gateway.link_up(R3, hello(b"3"), 0.5)
+    gateway.link_down(first, "connection lost", 1.0)
+    second = flight.router
+    gateway.out.take()
+    gateway.receive(second, [(Return([flight.message.id], "draining"), b"", b"")], 1.5)
+    ((peer, message),) = requests(gateway)
+    assert peer == R3
+    assert message.flags & FLAG_AGAIN
+    fresh = opened(gateway, now=2.0)
+    gateway.receive(R3, [(Return([fresh.message.id], "draining"), b"", b"")], 2.0)
+    assert not fresh.message.flags & FLAG_AGAIN, "a router that hands back has not sent it on"
+
+
+def test_with_no_other_router_it_waits_for_one_and_is_502_then() -> None:
+    gateway = core(1)
+    opened(gateway, "must", deadline=60.0)
+    opened(gateway, "may", deadline=60.0, flags=FLAG_IDEMPOTENT)
+    gateway.link_down(R1, "killed", 30.0)
+    gateway.tick(30.0 + NO_ROUTER_WAIT_S)
+    assert answers(gateway) == [], "counted from when it had none"
+    gateway.tick(31.1 + NO_ROUTER_WAIT_S)
+    found = {token: (result.status, body) for token, result, _, body in gateway.answers}
+    assert found["may"][0] == 503
+    assert found["must"] == (502, b"the router that had this request is gone (killed); the request may have run")
 
 
 def test_a_draining_router_hands_back_and_gets_nothing_new() -> None:
@@ -149,6 +190,52 @@ def test_a_draining_router_hands_back_and_gets_nothing_new() -> None:
     assert all(flight.router == R2 for flight in flights)
     opened(gateway, "new")
     assert {peer for peer, _ in requests(gateway)} == {R2}
+
+
+def test_a_silent_router_gets_nothing_new_while_another_one_is_heard() -> None:
+    gateway = core()
+    first = opened(gateway)
+    gateway.out.take()
+    silent, heard = (R1, R2) if first.router == R1 else (R2, R1)
+    gateway.link_doubted(silent, "its process 7 is stopped (SIGSTOP)", 1.0)
+    assert first.router == silent, "what it has stays there"
+    for _ in range(4):
+        opened(gateway)
+    assert {peer for peer, _ in requests(gateway)} == {heard}
+    gateway.link_doubted(silent, "", 2.0)
+    for _ in range(4):
+        opened(gateway)
+    assert [peer for peer, _ in requests(gateway)].count(silent) >= 3, "at once, for it owes less"
+
+
+def test_where_all_routers_are_silent_they_are_used_and_it_is_said() -> None:
+    gateway = core()
+    for peer in (R1, R2):
+        gateway.receive(peer, [(Ping(), b"", b"")], 0.0)
+    assert gateway.readiness() == (True, "ok")
+    for peer in (R1, R2):
+        gateway.link_doubted(peer, "host h is not heard: it may be down or cut off", 1.0)
+    assert gateway.readiness() == (
+        False,
+        "nothing is heard from the router: host h is not heard: it may be down or cut off",
+    )
+    for _ in range(2):
+        opened(gateway)
+    assert {peer for peer, _ in requests(gateway)} == {R1, R2}
+    gateway.link_doubted(b"not a router", "silent", 1.0)
+    assert gateway.in_flight == 2
+
+
+def test_a_request_that_was_lost_with_a_silent_router_says_what_the_matter_was() -> None:
+    gateway = core(1)
+    opened(gateway, deadline=60.0)
+    gateway.link_doubted(R1, "host h is not heard", 3.0)
+    gateway.link_down(R1, "silent for 5.1 s: host h is down", 5.1)
+    gateway.tick(5.1 + NO_ROUTER_WAIT_S + 0.1)
+    gateway.tick(5.1 + NO_ROUTER_WAIT_S + 1.2)
+    assert [(result.status, body) for _, result, _, body in gateway.answers] == [
+        (502, b"the router that had this request is gone (silent for 5.1 s: host h is down); the request may have run")
+    ]
 
 
 def test_without_a_router_a_request_waits_for_one_and_then_gets_503() -> None:
@@ -217,7 +304,7 @@ def test_every_request_has_exactly_one_answer_whatever_happens() -> None:
 def test_of_many_routers_a_gateway_dials_a_few() -> None:
     def known(max_routers: int) -> list[str]:
         sync = ConfigSync(NodeInfo(b"g" * 16, b"g" * 8, "gateway"), lambda: 1_700_000_000_000)
-        gateway = GatewayCore(sync, b"prefix__", max_routers=max_routers)
+        gateway = GatewayCore(sync, b"prefix__", neighbours=Neighbours(sync.info.node, max_routers))
         gateway.link_up(R1, hello(b"1"), 0.0)
         members = [NodeInfo(bytes([n]) * 16, b"b" * 8, "router", address=f"tcp://r{n}:1") for n in range(1, 9)]
         gateway.receive(R1, [(View(b"1" * 16, b"1" * 8, 1, members), b"", b"")], 0.0)

@@ -8,11 +8,13 @@ from typing import Any
 import orjson
 import pytest
 
+from zserve.config import BackendConfig, user_config_digest
 from zserve.cores.parking import PARK_S
-from zserve.cores.retries import MAX_ATTEMPTS
-from zserve.cores.router import RouterCore
+from zserve.cores.retries import BACK_OFF_S, MAX_ATTEMPTS
+from zserve.cores.router import SLACK_S, RouterCore
 from zserve.registry.sync import ConfigSync
 from zserve.wire.messages import (
+    FLAG_DEFAULT_DEADLINE,
     FLAG_IDEMPOTENT,
     VERSION,
     Call,
@@ -30,6 +32,7 @@ from zserve.wire.messages import (
     Result,
     Return,
     Shutdown,
+    View,
 )
 
 GATEWAY, CLIENT, WORKER = b"gateway-link", b"client-link", b"worker-link"
@@ -195,14 +198,69 @@ def test_a_replica_that_dies(bench: Bench, flags: int, retried: bool) -> None:
         assert b"may have run" in results[0][1]
 
 
+def test_a_silent_replica_gets_nothing_new_until_it_is_heard_again(bench: Bench) -> None:
+    bench.serve("b")
+    silent, heard = bench.replica("r1"), bench.replica("r2", limit=1)
+    bench.router.link_doubted(silent, "its process 7 is stopped (SIGSTOP)", bench.now)
+    bench.router.link_doubted(GATEWAY, "host h is not heard: it may be down or cut off", bench.now)
+    assert bench.router.doubts == {
+        silent: "its process 7 is stopped (SIGSTOP)",
+        GATEWAY: "host h is not heard: it may be down or cut off",
+    }
+    keys = [bench.request(number) for number in range(3)]
+    calls = {
+        peer: [m.id for m, _, _ in parcels if isinstance(m, Call)] for peer, parcels in bench.router.out.take().items()
+    }
+    assert calls[heard] == keys[:1]
+    assert calls.get(silent, []) == []
+    status = bench.control("status")
+    assert {node["role"]: node["suspect"] for node in status["nodes"]} == {
+        "gateway": "host h is not heard: it may be down or cut off",
+        "router": "",
+        "worker": "",
+    }
+    bench.router.link_doubted(silent, "", bench.now)
+    assert [call.id for call in bench.sent(silent, Call)] == keys[1:], "at once"
+    bench.router.link_down(GATEWAY, "silent for 5.1 s", bench.now)
+    assert bench.router.doubts == {}
+
+
 def test_a_request_that_kills_every_replica_is_given_up(bench: Bench) -> None:
     bench.serve("b")
     bench.request(1, flags=FLAG_IDEMPOTENT, budget_us=10_000_000)
     for attempt in range(MAX_ATTEMPTS):
         replica = bench.replica(f"r{attempt}")
+        if attempt == 2:
+            assert bench.sent(replica, Call) == [], "it has met two that died: not at once again"
+            assert bench.router.next_wakeup() <= bench.now + 1.5 * BACK_OFF_S
+            bench.now += 1.5 * BACK_OFF_S
+            bench.router.tick(bench.now)
         assert len(bench.sent(replica, Call)) == 1
         bench.router.link_down(replica, "killed by signal 9", bench.now)
     assert [result.status for result in bench.sent(GATEWAY, Result)] == [502]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "drained", "endpoint deleted", "backend deleted"])
+def test_one_that_backs_off_may_not_be_wanted_any_more(bench: Bench, how: str) -> None:
+    bench.serve("b")
+    key = bench.request(1, flags=FLAG_IDEMPOTENT)
+    for attempt in range(2):
+        bench.router.link_down(bench.replica(f"r{attempt}"), "killed by signal 9", bench.now)
+    bench.router.out.take()
+    if how == "cancelled":
+        bench.tell(GATEWAY, Cancel([key]))
+    elif how == "drained":
+        bench.router.drain(bench.now)
+        assert [back.ids for back in bench.sent(GATEWAY, Return)] == [[key]]
+    else:
+        bench.control("delete_endpoint", name="e")
+        if how == "backend deleted":
+            bench.control("delete_backend", name="b")
+    left = bench.replica("r9")
+    bench.now += 2.0
+    bench.router.tick(bench.now)
+    assert bench.sent(left, Call) == []
+    assert bench.router._entries == {}
 
 
 def test_retries_have_a_budget(bench: Bench) -> None:
@@ -263,6 +321,49 @@ def test_what_a_replica_hands_back_goes_to_another(bench: Bench) -> None:
     assert [call.id for call in bench.sent(second, Call)] == [key]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["by slo_ms", "of its own"])
+def test_what_runs_past_the_deadline_that_its_backend_gives_it(bench: Bench, own: bool) -> None:
+    bench.serve("b", slo_ms=200.0)
+    replica = bench.replica("r1")
+    budget = {"budget_us": 10_000_000} if own else {"budget_us": 30_000_000, "flags": FLAG_DEFAULT_DEADLINE}
+    key = bench.request(1, **budget)
+    assert [call.id for call in bench.sent(replica, Call)] == [key]
+    assert own or bench.router.next_wakeup() <= 0.2 + SLACK_S
+    bench.router.tick(0.2 + SLACK_S)
+    parcels = bench.router.out.take()
+    results = [message for message, _, _ in parcels.get(GATEWAY, []) if isinstance(message, Result)]
+    cancelled = [message.ids for message, _, _ in parcels.get(replica, []) if isinstance(message, Cancel)]
+    if own:  # the gateway sees to it
+        assert (results, cancelled) == ([], [])
+        return
+    assert [(result.id, result.status) for result in results] == [(key, 504)]
+    assert cancelled == [[key]]
+    bench.tell(replica, Result(key, 200))
+    assert bench.sent(GATEWAY, Result) == [], "one answer only"
+
+
+@pytest.mark.parametrize(("deleted", "status"), [("endpoint", 404), ("backend", 503)])
+@pytest.mark.parametrize("handed_back", [False, True])
+def test_what_comes_back_after_a_delete_is_answered_at_once(
+    bench: Bench, deleted: str, status: int, handed_back: bool
+) -> None:
+    bench.serve("b", "c")
+    replica = bench.replica("r1")
+    bench.control("set_traffic", endpoint="e", traffic={"b": 1.0})
+    key = bench.request(1, flags=FLAG_IDEMPOTENT, budget_us=10_000_000)
+    if deleted == "endpoint":
+        bench.control("delete_endpoint", name="e")
+    else:
+        bench.control("set_traffic", endpoint="e", traffic={"c": 1.0})
+        bench.control("delete_backend", name="b")
+    bench.router.out.take()
+    if handed_back:
+        bench.tell(replica, Grant(2, 0), Return([key], "draining"))
+    else:
+        bench.router.link_down(replica, "died", 0.0)
+    assert [(result.id, result.status) for result in bench.sent(GATEWAY, Result)] == [(key, status)]
+
+
 def test_a_worker_that_reports_a_dead_replica_ends_its_link(bench: Bench) -> None:
     bench.serve("b")
     replica = bench.replica("r1")
@@ -285,6 +386,34 @@ def test_wait_backend_ends_when_replicas_are_up_or_have_failed(bench: Bench) -> 
     assert not reply.ok
     assert orjson.loads(reply.payload)["error"] == "ApplicationError"
     assert "no model" in orjson.loads(reply.payload)["message"]
+
+
+def test_wait_configured_ends_when_running_replicas_have_the_user_config_or_refuse_it(bench: Bench) -> None:
+    old, new = (user_config_digest(BackendConfig(user_config={"n": n})) for n in (1, 2))
+    node = b"r1".ljust(16, b".")
+
+    def ask(number: int) -> None:
+        bench.tell(CLIENT, Control(number, "wait_configured", b'{"name": "b"}'))
+
+    def report(**more: bytes | str) -> list[ControlReply]:
+        starting = ReplicaStatus(b"r2".ljust(16, b"."), "b", 1, "1", "starting", configured=old)
+        bench.tell(WORKER, Report([ReplicaStatus(node, "b", 0, "1", "ready", **more), starting]))  # type: ignore[arg-type]
+        return bench.sent(CLIENT, ControlReply)
+
+    bench.control("create_backend", name="b", code="m:C", version="1", is_class=True, config={"user_config": {"n": 2}})
+    assert report(configured=old) == []
+    ask(1)
+    assert bench.sent(CLIENT, ControlReply) == []
+    assert [reply.ok for reply in report(configured=new)] == [True]
+    report(configured=old)
+    ask(2)
+    (refused,) = report(configured=old, refused=new, reason="reconfigure() failed:\nValueError: n")
+    assert orjson.loads(refused.payload) == {
+        "error": "ApplicationError",
+        "message": "reconfigure() failed:\nValueError: n",
+    }
+    (replica,) = [one for one in bench.control("status")["replicas"] if one["state"] == "ready"]
+    assert replica["reason"].endswith("ValueError: n"), "for as long as it is refused"
 
 
 def test_a_write_is_answered_once_the_gateway_has_it_or_named_as_late(bench: Bench) -> None:
@@ -326,6 +455,7 @@ def test_a_write_is_answered_once_the_gateway_has_it_or_named_as_late(bench: Ben
 )
 def test_a_bad_control_call_gets_its_error_and_changes_nothing(bench: Bench, op: str, args: bytes, error: str) -> None:
     bench.serve("b")
+    bench.now += 2.0  # long enough for all worker nodes to have come
     before = bench.router.sync.registry.digest()
     bench.tell(CLIENT, Control(500, op, args))
     reply = bench.sent(CLIENT, ControlReply)[0]
@@ -396,3 +526,34 @@ def test_a_request_that_came_again_while_it_ran_is_cancelled_wherever_it_runs(be
         bench.tell(replica, Result(key, 200), body=b"late")
         assert bench.sent(GATEWAY, Result) == []
     assert bench.router.queues["b"].in_flight == 0
+
+
+def test_a_router_in_doubt_about_its_records_takes_no_writes(bench: Bench) -> None:
+    bench.router.sync.begin_in_doubt([], WALL_MS - 1, 10.0)
+    told = bench.control("create_endpoint", name="e")
+    assert told["error"] == "ServeError"
+    assert "away" in told["message"]
+    assert "endpoints" in bench.control("status"), "questions are answered"
+    for at in (1.0, 12.0):
+        bench.now = at
+        bench.router.tick(at)
+    assert bench.control("create_endpoint", name="e") is None
+
+
+def test_reports_come_from_the_worker_node_or_by_way_of_another_router(bench: Bench) -> None:
+    other = info("router", b"other", address="tcp://o:1")
+    bench.up(b"other-link", other)
+    far = info("worker", b"far", slots=4)
+    bench.tell(b"other-link", View(other.node, other.boot, 1, [other, far]))
+    status = ReplicaStatus(b"x" * 16, "b", 0, "1", "ready")
+    bench.tell(b"other-link", Report([status], far.node, far.boot, 2))
+    bench.tell(b"other-link", Report([], far.node, far.boot, 1))
+    bench.tell(CLIENT, Report([], far.node, far.boot, 9))
+    (replica,) = bench.control("status")["replicas"]
+    assert (replica["node"], replica["state"]) == (far.node.hex(), "ready")
+    (node,) = [node for node in bench.control("status")["nodes"] if node["id"] == far.node.hex()]
+    assert node["routers"] == [other.node.hex()]
+    bench.tell(b"other-link", View(other.node, other.boot, 2, [other]))
+    bench.now = 2.0
+    bench.router.tick(bench.now)
+    assert bench.control("status")["replicas"] == []

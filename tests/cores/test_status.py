@@ -31,7 +31,9 @@ def test_errors_of_handlers_are_counted_by_backend(bench: Bench) -> None:
     assert backends["b"]["counters"]["errors"] == 2
     assert backends["b"]["counters"]["completed"] == 4
     assert backends["c"]["counters"]["errors"] == 0
-    assert bench.control("stat")["b"]["errors"] == 2
+    stat = bench.control("stat")
+    assert stat["backends"]["b"]["errors"] == 2
+    assert (stat["endpoints"]["e"]["answered"], stat["endpoints"]["e"]["errors"]) == (4, 2)
 
 
 def test_the_settings_are_told_in_full(bench: Bench) -> None:
@@ -95,6 +97,7 @@ def change(name: str, parent: str | None = None, **config: Any) -> dict[str, Any
 
 def test_changes_that_do_not_fit_together_are_refused(bench: Bench) -> None:
     """The one worker node has 64 slots."""
+    bench.now += 2.0  # long enough for others to have come
     told = bench.control("apply_changes", changes=[change("a", num_replicas=40), change("b", num_replicas=30)])
     assert told["error"] == "ServeError"
     assert "Cannot place backend" in told["message"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zserve.channel.outbox import Outbox
-from zserve.config import BackendConfig
+from zserve.config import BackendConfig, user_config_digest
 from zserve.cores.roster import GONE_S, YOUNG_ROUTER_S
 from zserve.cores.seats import MAX_START_FAILURES, backoff_s
 from zserve.cores.worker import Configure, Start, Stop, WorkerCore
@@ -246,6 +246,23 @@ def test_config_reaches_running_replicas_without_a_restart() -> None:
 
 
 # --- new code ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_says_which_user_config_a_replica_has_and_which_it_refused() -> None:
+    lab = Lab("w1")
+    old, new = (user_config_digest(BackendConfig(user_config=text)) for text in ("old", "new"))
+    lab.backend("b", 1, user_config="old")
+    lab.serve(0.5)
+    core, (node,) = lab.workers["w1"], lab.ready
+    (status,) = core.report()
+    assert (status.configured, status.refused, status.reason) == (old, b"", "")
+    core.replica_configured(node, new, "ValueError: no", lab.now)
+    (status,) = core.report()
+    assert (status.state, status.configured, status.refused, status.reason) == ("ready", old, new, "ValueError: no")
+    core.replica_configured(node, new, "", lab.now)
+    (status,) = core.report()
+    assert (status.configured, status.refused, status.reason) == (new, b"", "")
+    core.replica_configured(b"?" * 16, new, "", lab.now)  # of one that is gone: no harm
 
 
 def test_new_code_replaces_replicas_one_by_one_and_never_serves_less() -> None:

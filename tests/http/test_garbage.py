@@ -39,7 +39,8 @@ class Bench:
     """One connection of a gateway that is linked with one router."""
 
     def __init__(self) -> None:
-        self.core = GatewayCore(ConfigSync(NodeInfo(b"g" * 16, b"g" * 8, "gateway"), lambda: 1_700_000_000_000), b"p" * 8)
+        sync = ConfigSync(NodeInfo(b"g" * 16, b"g" * 8, "gateway"), lambda: 1_700_000_000_000)
+        self.core = GatewayCore(sync, b"p" * 8)
         self.core._routes = RouteTable([("e", "/e", ["POST"])])
         self.core._routes_generation = self.core.sync.registry.generation
         self.core.link_up(ROUTER, Hello(VERSION, VERSION, NodeInfo(b"r" * 16, b"r" * 8, "router")), 0.0)
@@ -99,7 +100,8 @@ def test_an_answered_request_is_freed_without_the_collector(bench: Bench) -> Non
 def test_so_is_one_whose_client_has_gone(bench: Bench) -> None:
     bench.ask()
     exchange = bench.protocol.active
-    assert exchange is not None and exchange.flight is not None
+    assert exchange is not None
+    assert exchange.flight is not None
     exchange.drop()
     assert exchange.flight is None
     assert bench.core.abandoned == 1

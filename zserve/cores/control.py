@@ -15,15 +15,15 @@ import msgspec
 import orjson
 
 from ..channel.outbox import Peer
-from ..config import parse_backend_config
+from ..config import user_config_digest
 from ..errors import ApplicationError, ServeError
 from ..registry.barrier import WriteBarrier
-from ..registry.changes import CHANGES, values_after
+from ..registry.changes import CHANGES
 from ..registry.operations import OPERATIONS
-from ..registry.placement import check_placeable, unplaceable
-from ..registry.values import BackendValue
+from ..registry.placement import CannotPlace
 from ..wire.messages import Confirmed, Control, ControlReply, Hello
-from .status import counters_of, status_of
+from .placing import Placing
+from .status import stat_of, status_of
 
 if TYPE_CHECKING:
     from .router import RouterCore
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["ControlDesk"]
 
 MAX_WAITING = 1024
-_PLACING = frozenset(("create_backend", "update_backend", "update_backend_config"))
 _CONFIRMING = frozenset(("gateway", "router"))
 _WRITES = {**OPERATIONS, **CHANGES}
 _OWN_ERRORS = (TypeError, ValueError, KeyError, ServeError)
@@ -40,7 +39,7 @@ _OWN_ERRORS = (TypeError, ValueError, KeyError, ServeError)
 class _Waiter:
     """A call that is answered later."""
 
-    __slots__ = ("backend", "barrier", "deadline", "id", "peer", "reply", "version")
+    __slots__ = ("backend", "barrier", "configured", "deadline", "id", "peer", "reply", "version")
 
     def __init__(self, peer: Peer, call_id: int, deadline: float) -> None:
         self.peer = peer
@@ -50,6 +49,7 @@ class _Waiter:
         self.reply: dict[str, Any] = {}
         self.backend = ""
         self.version = ""
+        self.configured = False
 
 
 class ControlDesk:
@@ -60,10 +60,12 @@ class ControlDesk:
         self._wall_ms = wall_ms
         self._peers: dict[Peer, Hello] = {}
         self._waiters: list[_Waiter] = []
+        self._placing = Placing(router.sync, router.out)
         self._questions: dict[str, Callable[[Peer, Control, dict[str, Any], float], Any]] = {
             "status": self._status,
             "stat": self._stat,
             "wait_backend": self._wait_backend,
+            "wait_configured": self._wait_configured,
             "shutdown": self._shutdown,
         }
 
@@ -71,12 +73,14 @@ class ControlDesk:
 
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         self._peers[peer] = hello
+        self.views_changed(now)
         if hello.info.role == "replica":
             self._look_at_backends(now)
 
     def link_down(self, peer: Peer, now: float) -> None:
         self._peers.pop(peer, None)
         self._waiters = [waiter for waiter in self._waiters if waiter.peer != peer]
+        self._placing.forget(peer)
         for waiter in self._waiters:
             if waiter.barrier is not None:
                 waiter.barrier.lost(peer)
@@ -88,6 +92,7 @@ class ControlDesk:
 
     def confirmed(self, peer: Peer, message: Confirmed) -> None:
         """*peer* has a record in force."""
+        self._router.sync.on_confirmed(peer, message, self._router.out)
         for waiter in self._waiters:
             if waiter.barrier is not None:
                 waiter.barrier.confirmed(peer, message.key, message.stamp)
@@ -99,6 +104,7 @@ class ControlDesk:
                 waiter.barrier.tick(now)
         self._settle()
         self._look_at_backends(now)
+        self.views_changed(now)
 
     def call(self, peer: Peer, message: Control, now: float) -> None:
         """One control call.  Whatever is wrong with it becomes its reply."""
@@ -112,8 +118,9 @@ class ControlDesk:
                 args = None
             if not isinstance(args, dict):
                 raise ValueError("the arguments of a control call must be a JSON object")
-            if len(self._waiters) >= MAX_WAITING:
-                raise ServeError(f"{len(self._waiters)} control calls are waiting already; try again later")
+            waiting = len(self._waiters) + len(self._placing)
+            if waiting >= MAX_WAITING:
+                raise ServeError(f"{waiting} control calls are waiting already; try again later")
             question = self._questions.get(message.op)
             if question is not None:
                 result = question(peer, message, args, now)
@@ -131,12 +138,34 @@ class ControlDesk:
 
     def _operate(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> None:
         router = self._router
-        if message.op in _PLACING and isinstance(args.get("name"), str):
-            self._check_place(args)
-        elif message.op == "create_endpoint" and "policy" not in args:
-            args = {**args, "policy": router.default_policy, "policy_kwargs": router.default_policy_kwargs}
-        elif message.op == "apply_changes":
-            self._check_places(args)
+        if router.sync.standing.in_doubt:
+            raise ServeError(
+                "this router was away for so long that it has to learn first what was deleted meanwhile; ask another "
+                "one, or try again in a minute"
+            )
+        try:
+            self._placing.check(message.op, args)
+        except CannotPlace as error:
+            if not self._placing.wait(peer, message, args, now):
+                raise ServeError(str(error)) from None
+            return
+        self._write(peer, message, args, now)
+
+    def views_changed(self, now: float) -> None:
+        """Worker nodes may have come."""
+        for (peer, message, args, _), error in self._placing.take(now):
+            try:
+                if error is not None:
+                    raise ServeError(str(error))
+                self._write(peer, message, args, now)
+            except _OWN_ERRORS as failure:
+                self._fail(peer, message.id, failure)
+
+    def _write(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> None:
+        router = self._router
+        new = message.op == "create_endpoint" and router.sync.registry.endpoint(str(args.get("name"))) is None
+        if new and "policy" not in args:  # a repeat leaves its policy alone
+            args = {"policy": router.default_policy, "policy_kwargs": router.default_policy_kwargs, **args}
         outcome = _WRITES[message.op](router.sync.registry, args, self._wall_ms())
         reply = {"result": outcome.result, "warnings": list(outcome.warnings)}
         if not outcome.written:
@@ -149,32 +178,6 @@ class ControlDesk:
         waiter.reply = reply
         self._waiters.append(waiter)
         self._settle()
-
-    def _check_place(self, args: dict[str, Any]) -> None:
-        """A backend that the worker nodes can not hold is refused at once, before anything is written."""
-        registry = self._router.sync.registry
-        name = args["name"]
-        config = parse_backend_config(args.get("config"))
-        before = registry.backend(name)
-        if before is not None:
-            config = parse_backend_config(args.get("config"), before.config)
-            if (config.num_replicas, config.resources) == (before.config.num_replicas, before.config.resources):
-                return
-        base = before if before is not None else BackendValue(code="a:b", version="0")
-        value = msgspec.structs.replace(base, config=config)
-        check_placeable(name, value, registry.backends(), self._router.sync.membership.workers())
-
-    def _check_places(self, args: dict[str, Any]) -> None:
-        """The same for several changes at once: what they ask for has to fit beside what stays."""
-        registry, workers = self._router.sync.registry, self._router.sync.membership.workers()
-        if not any(not info.leaving for info in workers):
-            return
-        before, after = registry.backends(), values_after(registry, args)[1]
-        lacking = unplaceable({name: value.config for name, value in before.items()}, workers)
-        for name, reason in unplaceable({name: value.config for name, value in after.items()}, workers).items():
-            if name in lacking and after[name].config == before[name].config:
-                continue  # it has been like that
-            raise ServeError(f"Cannot place backend {name!r}: {reason}")
 
     def _settle(self) -> None:
         """Answer the writes that are over."""
@@ -196,13 +199,21 @@ class ControlDesk:
         return status_of(self._router, now)
 
     def _stat(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
-        return {name: counters_of(self._router, name) for name in self._router.queues}
+        return stat_of(self._router)
 
     def _shutdown(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
         self._router.shut_down(str(args.get("reason", "zserve shutdown"))[:200])
         return {"shutting_down": True}
 
     def _wait_backend(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
+        """Until all replicas of the backend are up."""
+        self._wait(peer, message, args, now, configured=False)
+
+    def _wait_configured(self, peer: Peer, message: Control, args: dict[str, Any], now: float) -> Any:
+        """Until those that are up work with the ``user_config`` in force."""
+        self._wait(peer, message, args, now, configured=True)
+
+    def _wait(self, peer: Peer, message: Control, args: dict[str, Any], now: float, *, configured: bool) -> None:
         name, timeout_s = args.get("name"), args.get("timeout_s", 60.0)
         if not isinstance(name, str):
             raise TypeError(f"name must be a string, not {name!r}")
@@ -214,6 +225,7 @@ class ControlDesk:
         waiter = _Waiter(peer, message.id, now + timeout_s)
         waiter.backend = name
         waiter.version = value.version
+        waiter.configured = configured
         self._waiters.append(waiter)
         self._look_at_backends(now)
 
@@ -227,7 +239,7 @@ class ControlDesk:
                 waiting.append(waiter)
                 continue
             try:
-                ready = self._backend_ready(waiter, now)
+                ready = (self._configured if waiter.configured else self._backend_ready)(waiter, now)
             except _OWN_ERRORS as error:
                 self._fail(waiter.peer, waiter.id, error)
                 continue
@@ -254,6 +266,22 @@ class ControlDesk:
             where += self._starting(name, now)
             raise ServeError(f"backend {name!r}: {ready} of {wanted} replicas are up after the time given{where}")
         return False
+
+    def _configured(self, waiter: _Waiter, now: float) -> bool:
+        router, name = self._router, waiter.backend
+        value = router.sync.registry.backend(name)
+        if value is None:
+            raise ServeError(f"backend {name!r} was deleted meanwhile")
+        wanted, lacking = user_config_digest(value.config), 0
+        for _, status in router.replicas.statuses():
+            if status.backend != name or status.code != value.version or status.state != "ready":
+                continue
+            if status.refused == wanted:
+                raise ApplicationError(status.reason or f"reconfigure() of backend {name!r} failed")
+            lacking += status.configured != wanted
+        if lacking and now >= waiter.deadline:
+            raise ServeError(f"backend {name!r}: reconfigure() is not done in {lacking} replicas after the time given")
+        return not lacking
 
     def _starting(self, name: str, now: float) -> str:
         """What hangs: a constructor that has not come back."""

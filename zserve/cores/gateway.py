@@ -9,15 +9,17 @@ from ..channel.outbox import Outbox, Parcel, Peer
 from ..errors import Refusal
 from ..http.answers import KIND_TEXT
 from ..http.routes import RouteTable
-from ..registry.neighbours import choose_routers
+from ..registry.neighbours import Neighbours
 from ..registry.sync import ConfigSync
 from ..wire.messages import (
+    FLAG_AGAIN,
     FLAG_IDEMPOTENT,
     NO_BUDGET,
     STREAM_BROKEN,
     Cancel,
     Chunk,
     Consumed,
+    Goodbye,
     Hello,
     Ping,
     Request,
@@ -72,13 +74,14 @@ Piece = tuple[Any, Chunk, bytes]
 
 
 class _Router:
-    __slots__ = ("leaving", "outstanding", "peer", "sent", "unready")
+    __slots__ = ("doubt", "leaving", "outstanding", "peer", "sent", "unready")
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self.outstanding = 0
         self.sent = 0
         self.leaving = False
+        self.doubt = ""
         self.unready: list[str] | None = None
 
 
@@ -89,11 +92,16 @@ class GatewayCore:
     :attr:`shutdown_reason` once the whole fabric is to end."""
 
     def __init__(
-        self, sync: ConfigSync, id_prefix: bytes, limits: GatewayLimits | None = None, *, max_routers: int = 0
+        self,
+        sync: ConfigSync,
+        id_prefix: bytes,
+        limits: GatewayLimits | None = None,
+        *,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """*id_prefix*: 8 bytes drawn anew at each start; with a counter behind it, a request id is never used twice.
 
-        *max_routers*: dial only so many of the routers that become known; 0 for all."""
+        *neighbours*: which routers to have links with; all that become known, unless given."""
         self.out = Outbox()
         self.sync = sync
         self.limits = limits or GatewayLimits()
@@ -114,13 +122,13 @@ class GatewayCore:
         self._bytes = 0
         self._expiry = Expiry(self._flights)
         self._routers: dict[Peer, _Router] = {}
-        self._homeless: dict[bytes, None] = {}
+        self._choice: list[_Router] = []  # those that get new requests
+        self._lost = ""  # how the last router was lost
+        self._homeless: dict[bytes, float] = {}  # since when
         self._routes = RouteTable()
         self._routes_generation = -1
         self._next_tick = 0.0
-        self._max_routers = max_routers
-        self._routers_version = -1
-        self._routers_wanted: list[str] = []
+        self._neighbours = neighbours or Neighbours(sync.info.node)
 
     # --- what the HTTP side asks ------------------------------------------------------------------------------------
 
@@ -184,7 +192,9 @@ class GatewayCore:
         for router in self._routers.values():
             if router.leaving:
                 continue
-            if router.unready is None:
+            if router.doubt:
+                reasons.append(f"nothing is heard from the router: {router.doubt}")
+            elif router.unready is None:
                 reasons.append("waiting for the router's first word")
             elif not router.unready:
                 return True, "ok"
@@ -222,6 +232,8 @@ class GatewayCore:
         if hello.info.role != "router":
             return
         self._routers[peer] = _Router(peer)
+        self._neighbours.link_up(peer, hello.info.node)
+        self._choose()
         homeless = self._homeless
         self._homeless = {}
         for key in homeless:
@@ -229,20 +241,31 @@ class GatewayCore:
             if flight is not None:
                 self._send(key, flight, now)
 
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None:
+        """A silent router keeps what it has, and gets nothing new while another one is heard."""
+        router = self._routers.get(peer)
+        if router is not None:
+            router.doubt = cause
+            self._choose()
+
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.sync.link_down(peer, now, reason)
         if self._routers.pop(peer, None) is None:
             return
+        self._lost = reason
+        self._neighbours.link_down(peer, now)
+        self._neighbours.update(self.sync.membership, now)
+        self._choose()
         for key, flight in list(self._flights.items()):
             if flight.router != peer:
                 continue
             flight.router = b""
             if flight.streams:
                 self._break_off(key, flight)
-            elif flight.message.flags & FLAG_IDEMPOTENT:
-                self._send(key, flight, now)
             else:
-                self._fail(key, 502, "the router that had this request is gone; the request may have run")
+                if not flight.message.flags & FLAG_IDEMPOTENT:
+                    flight.message.flags |= FLAG_AGAIN
+                self._send(key, flight, now)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
         flights = self._flights
@@ -275,6 +298,7 @@ class GatewayCore:
                 if kind is Ping:
                     self._heard_ping(peer, message)
                 self.sync.receive(peer, message, self.out, now)
+                self._neighbours.update(self.sync.membership, now)
 
     def ping(self, peer: Peer, now: float) -> Ping:
         return Ping(self.sync.digest(), 0, -1, [], self.leaving)
@@ -290,13 +314,18 @@ class GatewayCore:
         self.sync.tick(self.out, now)
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
-            for key in list(self._homeless):
-                flight_or_none = self._flights.get(key)
-                if flight_or_none is None:
+            self._neighbours.update(self.sync.membership, now)
+            self._let_spare_routers_go(now)
+            for key, since in list(self._homeless.items()):
+                if key not in self._flights:
                     del self._homeless[key]
-                elif now - flight_or_none.opened_at > NO_ROUTER_WAIT_S:
+                elif now - since > NO_ROUTER_WAIT_S:
                     del self._homeless[key]
-                    self._fail(key, 503, "no router is linked with this gateway", 1.0)
+                    if self._flights[key].message.flags & FLAG_AGAIN:
+                        reason = f"the router that had this request is gone ({self._lost}); the request may have run"
+                        self._fail(key, 502, reason)
+                    else:
+                        self._fail(key, 503, "no router is linked with this gateway", 1.0)
 
     def next_wakeup(self) -> float:
         at = self._next_tick
@@ -306,26 +335,37 @@ class GatewayCore:
         return at
 
     def routers_known(self) -> Sequence[str]:
-        version = self.sync.membership.version
-        if version != self._routers_version:
-            self._routers_version = version
-            routers = [info for info in self.sync.membership.routers() if info.address]
-            chosen = choose_routers(self.sync.info.node, routers, self._max_routers)
-            self._routers_wanted = [info.address for info in chosen]
-        return self._routers_wanted
+        return self._neighbours.wanted
 
     # --- the rest ---------------------------------------------------------------------------------------------------
+
+    def _let_spare_routers_go(self, now: float) -> None:
+        """A router that is one too many gets nothing new, and the link ends once it owes nothing."""
+        spare = self._neighbours.spare(now)
+        if not spare:
+            return
+        self._choose()
+        for peer in spare:
+            if not self._routers[peer].outstanding:
+                self.out.send(peer, Goodbye("others are enough"))
+                self.out.close(peer, "goodbye: others are enough")
+
+    def _choose(self) -> None:
+        """Who gets new requests: the routers that stay and are heard, and if there are none, all that stay."""
+        spare = self._neighbours.spare(self._next_tick - _TICK_S)
+        staying = [router for peer, router in self._routers.items() if not router.leaving and peer not in spare]
+        self._choice = [router for router in staying if not router.doubt] or staying
 
     def _send(self, key: bytes, flight: Flight, now: float) -> None:
         """Give the request to the router that owes least; among equals to the one that has had fewer."""
         best: _Router | None = None
-        for router in self._routers.values():
-            if router.leaving:
-                continue
+        for router in self._choice:
             if best is None or (router.outstanding, router.sent) < (best.outstanding, best.sent):
                 best = router
+        if flight.sent and flight.message.flags & FLAG_AGAIN and best is not None:
+            best = self._choice[0]  # the one with the oldest link: it has had the time to know all replicas
         if best is None:
-            self._homeless[key] = None
+            self._homeless[key] = now
             return
         best.outstanding += 1
         best.sent += 1
@@ -334,6 +374,7 @@ class GatewayCore:
         if flight.sent:
             self.resent += 1
             message.attempt = flight.sent
+            message.age_us = int((now - flight.opened_at) * 1e6)
         flight.sent += 1
         left = flight.deadline - now
         message.budget_us = NO_BUDGET if left > 1e9 else max(0, int(left * 1e6))
@@ -344,6 +385,7 @@ class GatewayCore:
         router = self._routers.get(peer)
         if router is not None:
             router.leaving = True
+            self._choose()
         for key in message.ids:
             flight = self._flights.get(key)
             if flight is None or flight.router != peer:
@@ -357,7 +399,9 @@ class GatewayCore:
         router = self._routers.get(peer)
         if router is not None:
             router.unready = ping.unready
-            router.leaving = ping.leaving
+            if router.leaving != ping.leaving:
+                router.leaving = ping.leaving
+                self._choose()
 
     # --- streamed answers -------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from ..channel.outbox import Peer
 from ..http.answers import KIND_EMPTY, ORIGIN_ROUTER
 from ..scheduling.backend_queue import BackendQueue, Entry
 from ..scheduling.entry import NO_DEADLINE
-from ..wire.messages import STREAM_BROKEN, STREAM_MORE, Chunk, Consumed, Result
+from ..wire.messages import STREAM_BROKEN, STREAM_MORE, Cancel, Chunk, Consumed, Result
 
 if TYPE_CHECKING:
     from .router import RouterCore
@@ -43,10 +43,15 @@ class Relays:
     def __len__(self) -> int:
         return len(self._begun)
 
+    def has_begun(self, key: bytes) -> bool:
+        """Whether the answer of this request is being streamed."""
+        return key in self._begun
+
     def begin(self, peer: Peer, message: Result, head: bytes, body: bytes, entry: Entry | None, now: float) -> None:
         """The first part of an answer; *entry* is None when nobody waits for it any more."""
         if entry is None or entry.replica != peer:
             self._router.late_results += 1
+            self._router.out.send(peer, Cancel([message.id]))
             return
         self._begun[message.id] = _Begun(entry, now - entry.sent_at, message.run_us * 1e-6, message.status < 500)
         entry.deadline = NO_DEADLINE

@@ -31,7 +31,8 @@ from ..handler.runs import HeldCall, Run
 from ..handler.streams import StreamBegin, StreamEnd, StreamPiece
 from ..http.answers import KIND_TEXT, ORIGIN_REPLICA
 from ..scheduling.credits import CreditPool
-from ..wire.messages import FLAG_IDEMPOTENT, Call, Cancel, Consumed, Demand, Grant, Hello, Ping, Result
+from ..wire.messages import FLAG_IDEMPOTENT, Call, Cancel, Consumed, Demand, Grant, Hello, Ping, Recall, Result
+from .recollection import Recollection
 from .replica_streams import ReplicaStreams
 from .replies import Replies
 from .run_table import RunTable
@@ -87,10 +88,10 @@ class ReplicaCore:
         self.malformed = 0
         self._stuck_after_s = stuck_after_s
         self._recent = RecentAnswers() if recent is None else recent
-        self._links: set[Peer] = set()
+        self._links: dict[Peer, bytes] = {}  # the routers' node ids
         self._credits = CreditPool(1, rng or random.Random(0), slack=OVER_LIMIT_SLACK)
         self._replies = Replies(self.out, self._credits)
-        self.streams = ReplicaStreams(self.out, self._credits, self._replies, self._recent)
+        self.streams = ReplicaStreams(self.out, self._replies, self._recent)
         self._held = self._replies.held
         self._next_tick = 0.0
         self._progress_at = 0.0
@@ -102,6 +103,8 @@ class ReplicaCore:
             mixed=is_other is not None,
         )
         self._table = RunTable(self._replies, self._credits, self._pace, asynchronous=asynchronous, is_other=is_other)
+        self._recollection = Recollection(self.out, self._replies, self._table, self._recent, self._links)
+        self._claims = self._recollection.claims
         self._set_capacity(True)
 
     # --- config -----------------------------------------------------------------------------------------------------
@@ -150,10 +153,13 @@ class ReplicaCore:
             self.sync.link_up(peer, hello, self.out, now)
         if hello.info.role != "router":
             return
-        self._links.add(peer)
+        self._links[peer] = hello.info.node
         self._credits.router_joined(peer, now)
         self._set_capacity(False)
         self._replies.flush(now, self.draining)
+
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None:
+        """Nothing depends on it: what a silent router does not use of its credits comes back by their lease."""
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         """Nobody there waits any more: what has not started is dropped, unless another router sent it too."""
@@ -161,7 +167,7 @@ class ReplicaCore:
             self.sync.link_down(peer, now, reason)
         if peer not in self._links:
             return
-        self._links.remove(peer)
+        del self._links[peer]
         self._replies.gone(peer)
         self._table.link_down(peer, now, RESEND_GRACE_S)
         self._credits.router_left(peer, now)
@@ -221,6 +227,10 @@ class ReplicaCore:
                 unsettled = True
             elif kind is Consumed:
                 self.streams.on_consumed(peer, message)
+            elif kind is Recall:
+                if peer in self._links:
+                    self._recollection.recall(peer, message, now)
+                    unsettled = True
             elif kind is Demand:
                 urgent_s = None if message.urgent_us < 0 else message.urgent_us * 1e-6
                 self._credits.demand(peer, message.epoch, message.sent, message.queued, urgent_s, now)
@@ -254,6 +264,8 @@ class ReplicaCore:
                 self._read_registry(now)
             self._look_after_running(now)
             self._set_capacity(False)
+            self._recent.expire(now)
+            self._recollection.expire(now)
         self._table.give(now)
         self._replies.flush(now, self.draining)
 
@@ -291,7 +303,8 @@ class ReplicaCore:
                 answers = [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(calls)
             self.finished_calls += len(calls)
             for call, answer in zip(calls, answers, strict=True):
-                remember(call.id, answer)
+                if not call.flags & FLAG_IDEMPOTENT:  # another run of those does no harm
+                    remember(call.id, answer, now)
                 queue_us = int((run.given - call.arrived) * 1e6)
                 waiters = call.waiters
                 if len(waiters) != 1 or call.gone:
@@ -396,6 +409,7 @@ class ReplicaCore:
             "streamed": self.streams.streamed,
             "cancelled": self.cancelled,
             "repeated": self.repeated,
+            "recalled": self._recollection.recalled,
             "malformed": self.malformed,
             "largest_batch": self.largest_batch,
             "run_s": self._pace.run_s,
@@ -427,6 +441,10 @@ class ReplicaCore:
             self.malformed += 1
             self._replies.refuse(peer, request_id, 400, f"a request id has {ID_SIZE} bytes, not {len(request_id)}")
             return None
+        claims = self._claims
+        if claims and claims.get(request_id, self._links[peer]) != self._links[peer]:
+            self._replies.refuse(peer, request_id, 499, "another router has taken this request over")
+            return None
         if request_id in self._recent:
             self.repeated += 1
             answer = self._recent.get(request_id)
@@ -434,7 +452,7 @@ class ReplicaCore:
                 self._replies.send(peer, Result(request_id, answer[0], answer[1], answer[4]), answer[2], answer[3])
                 return None
             if not message.flags & FLAG_IDEMPOTENT:
-                self._replies.refuse(peer, request_id, 502, "the request has run; its answer was too large to keep")
+                self._replies.refuse(peer, request_id, 502, "the request has run; its answer was not kept")
                 return None
         budget_us = message.budget_us
         if budget_us <= 0 and budget_us != -1:

@@ -11,7 +11,6 @@ from ..handler.recent import RecentAnswers
 from ..handler.runs import HeldCall, Run
 from ..handler.streams import StreamBegin, StreamEnd, StreamPiece
 from ..http.answers import KIND_TEXT, ORIGIN_REPLICA
-from ..scheduling.credits import CreditPool
 from ..wire.messages import STREAM_BROKEN, STREAM_DONE, Chunk, Consumed, Result
 from .replies import Replies
 
@@ -25,11 +24,10 @@ class ReplicaStreams:
     """Events: what the executor says of a streaming run, and Consumed.  Effects: the outbox, and :attr:`consumed`,
     which the executor is to be told."""
 
-    def __init__(self, out: Outbox, pool: CreditPool, replies: Replies, recent: RecentAnswers) -> None:
+    def __init__(self, out: Outbox, replies: Replies, recent: RecentAnswers) -> None:
         self.consumed: list[tuple[Run, int]] = []
         self.streamed = 0
         self._out = out
-        self._credits = pool
         self._replies = replies
         self._recent = recent
 
@@ -70,10 +68,10 @@ class ReplicaStreams:
             answer = (499, KIND_TEXT, b"", b"cancelled", ORIGIN_REPLICA)
             self._replies.answer(call, answer, int((now - call.arrived) * 1e6))
             return
-        self._recent.put(call.id, None)
+        self._recent.put(call.id, None, now)
         self._replies.forget(call)
         for peer in call.waiters:
-            self._credits.finished(peer)
+            self._replies.free(peer, call.id)
             end = STREAM_DONE if event.complete else STREAM_BROKEN
             self._out.send(peer, Chunk(call.id, run.streams, end))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..channel.outbox import Peer
+from ..registry.reports import Reports
 from ..wire.messages import Hello, ReplicaStatus, Report
 
 __all__ = ["ReplicaTable"]
@@ -13,12 +14,12 @@ _ENDED = frozenset(("dead", "failed"))
 
 
 class ReplicaTable:
-    """Links by backend, and the latest report of each worker node."""
+    """Links by backend, and, in *reports*, what each worker node says."""
 
-    def __init__(self) -> None:
+    def __init__(self, reports: Reports) -> None:
         self._hello: dict[Peer, Hello] = {}
         self._by_backend: dict[str, list[Peer]] = {}
-        self._reports: dict[Peer, Report] = {}
+        self._reports = reports
         self._starting: dict[bytes, float] = {}
 
     def add(self, peer: Peer, hello: Hello) -> None:
@@ -26,8 +27,7 @@ class ReplicaTable:
         self._by_backend.setdefault(hello.backend, []).append(peer)
 
     def remove(self, peer: Peer) -> Hello | None:
-        """Forget a link (of a replica or of a worker node); the replica's HELLO if it was one."""
-        self._reports.pop(peer, None)
+        """Forget a link; the replica's HELLO if it was that of one."""
         hello = self._hello.pop(peer, None)
         if hello is not None:
             peers = self._by_backend[hello.backend]
@@ -35,6 +35,17 @@ class ReplicaTable:
             if not peers:
                 del self._by_backend[hello.backend]
         return hello
+
+    def links(self) -> Iterable[tuple[Peer, Hello]]:
+        """The links with all replicas, and how each introduced itself."""
+        return self._hello.items()
+
+    def has_ended(self, node: bytes, worker: bytes) -> bool:
+        """Whether the worker node of a replica says that its process is not there any more."""
+        report = dict(self._reports.items()).get(worker)
+        if report is None:
+            return False
+        return all(status.node != node or status.state in _ENDED for status in report.replicas)
 
     def of(self, backend: str) -> Sequence[Peer]:
         """The links with replicas of *backend*."""
@@ -44,9 +55,8 @@ class ReplicaTable:
         """How many replicas of *backend* that run *version* of its code have a link."""
         return sum(self._hello[peer].code == version for peer in self.of(backend))
 
-    def reported(self, worker: Peer, report: Report, now: float) -> list[tuple[Peer, str]]:
-        """Take in what a worker node says; the links of replicas whose process has ended, with how it ended."""
-        self._reports[worker] = report
+    def reported(self, report: Report, now: float) -> list[tuple[Peer, str]]:
+        """A worker node has said something new; the links of replicas whose process has ended, with how it ended."""
         before = self._starting
         self._starting = {
             status.node: before.get(status.node, now) for _, status in self.statuses() if status.state == "starting"
@@ -66,8 +76,8 @@ class ReplicaTable:
         since = self._starting.get(node)
         return None if since is None else now - since
 
-    def statuses(self) -> Iterable[tuple[Peer, ReplicaStatus]]:
-        """(link of the worker node, status) of every replica that a worker node reports."""
+    def statuses(self) -> Iterable[tuple[bytes, ReplicaStatus]]:
+        """(id of the worker node, status) of every replica that a worker node reports."""
         for worker, report in self._reports.items():
             for status in report.replicas:
                 yield worker, status

@@ -14,10 +14,12 @@ __all__ = ["Replies"]
 class Replies:
     """Answers calls, and frees the credit of each with it.  *held* are the calls without an answer, by id."""
 
-    __slots__ = ("_credits", "_out", "_returns", "expired", "held")
+    __slots__ = ("_credits", "_out", "_returns", "expired", "guests", "held")
 
     def __init__(self, out: Outbox, pool: CreditPool) -> None:
         self.held: dict[bytes, HeldCall] = {}
+        self.guests: set[tuple[Peer, bytes]] = set()
+        """Who waits for a call without having sent it, and so without credit for it."""
         self.expired = 0
         self._out = out
         self._credits = pool
@@ -49,18 +51,25 @@ class Replies:
         del self.held[call.id]
         call.run = None  # no cycle: the body is freed now, not when the collector next comes
         for peer in call.gone:
-            self._credits.finished(peer)
+            self.free(peer, call.id)
 
     def send(self, peer: Peer, result: Result, head: bytes, body: bytes) -> None:
-        self._credits.finished(peer)
+        self.free(peer, result.id)
         self._out.send(peer, result, head, body)
+
+    def free(self, peer: Peer, request_id: bytes) -> None:
+        """The credit that *peer* used for the call, if it did."""
+        if (peer, request_id) in self.guests:
+            self.guests.remove((peer, request_id))
+        else:
+            self._credits.finished(peer)
 
     def refuse(self, peer: Peer, request_id: bytes, status: int, text: str) -> None:
         self.send(peer, Result(request_id, status, KIND_TEXT, ORIGIN_REPLICA), b"", text.encode())
 
     def give_back(self, peer: Peer, request_id: bytes) -> None:
         """It goes to another replica."""
-        self._credits.finished(peer)
+        self.free(peer, request_id)
         self.over_limit(peer, request_id)
 
     def over_limit(self, peer: Peer, request_id: bytes) -> None:

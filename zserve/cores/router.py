@@ -21,7 +21,10 @@ from ..registry.sync import ConfigSync
 from ..registry.values import BACKEND, ENDPOINT, BackendValue
 from ..scheduling.backend_queue import BackendQueue, Entry
 from ..scheduling.entry import CANCELLED, IN_FLIGHT
+from ..scheduling.latency import Latencies
+from ..scheduling.traffic import PolicyLoader, resolve_policy
 from ..wire.messages import (
+    FLAG_AGAIN,
     FLAG_DEFAULT_DEADLINE,
     FLAG_IDEMPOTENT,
     FLAG_STREAMS,
@@ -36,30 +39,38 @@ from ..wire.messages import (
     Grant,
     Hello,
     Ping,
+    Recalled,
     Report,
     Request,
     Result,
     Return,
     Shutdown,
+    View,
+    ViewChange,
 )
 from .control import ControlDesk
 from .endpoints import EndpointTable
+from .expiry import Expiry
+from .inquiries import Inquiries
 from .parking import Parking
 from .relays import Relays
 from .replicas import ReplicaTable
-from .retries import MAX_ATTEMPTS, RetryBudget
+from .retries import MAX_ATTEMPTS, BackOff, RetryBudget
 
 __all__ = ["ORIGIN_ROUTER", "RouterCore"]
 
 ORIGIN_ROUTER = 2
 _TICK_S = 1.0
+SLACK_S = 0.05
+"""How much later than its deadline a request that runs is answered with 504: its answer may be on its way."""
 
 
 class RouterCore:
     """Events: those of a node.  Effects: the outbox, and :attr:`shutdown_reason` once the fabric is to end.
 
     *sync* holds registry and membership; *rng* draws backends and replicas; *wall_ms* tells the time of day, which only
-    stamps config records; *policy* is the traffic policy of endpoints that are created here without naming one.
+    stamps config records; *policy* is the traffic policy of endpoints that are created here without naming one;
+    *load_policy* imports the policies that users supply.
     """
 
     def __init__(
@@ -70,6 +81,7 @@ class RouterCore:
         *,
         policy: str = "random",
         policy_kwargs: Mapping[str, Any] | None = None,
+        load_policy: PolicyLoader = resolve_policy,
     ) -> None:
         self.out = Outbox()
         self.sync = sync
@@ -77,21 +89,27 @@ class RouterCore:
         self.leaving = False
         self.shutdown_reason = ""
         self.queues: dict[str, BackendQueue] = {}
-        self.replicas = ReplicaTable()
-        self.endpoints = EndpointTable(sync.registry, rng, self._backlog)
+        self.doubts: dict[Peer, str] = {}  # links that are silent, and what seems to be the cause
+        self.replicas = ReplicaTable(sync.reports)
+        self.endpoints = EndpointTable(sync.registry, rng, self._backlog, load_policy, sync.info.name)
+        sync.registry.vet = self.endpoints.vet
         self.control = ControlDesk(self, wall_ms)
         self.relays = Relays(self)
         self.parking = Parking()
+        self.inquiries = Inquiries(self)
         self.retries = RetryBudget()
+        self._back_off = BackOff(random.Random(rng.getrandbits(64)))
         self.default_policy = policy
         self.default_policy_kwargs = dict(policy_kwargs or {})
         self.errors: dict[str, int] = {}  # by backend: answers of 500 and more that its replicas gave
+        self.latencies: dict[str, Latencies] = {}  # by endpoint
         self.requests = 0
         self.retried = 0
         self.late_results = 0
         self.misplaced = 0
         self._gateways: dict[Peer, None] = {}  # in the order of joining: a set has another one in each process
         self._entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
+        self._expiry = Expiry(self._entries)  # of deadlines that the gateway does not know: those by slo_ms
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
         self._serving: dict[Peer, BackendQueue] = {}
         self._touched: dict[str, BackendQueue] = {}
@@ -102,18 +120,33 @@ class RouterCore:
 
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         role = hello.info.role
+        self.inquiries.link_up(now)
         self.sync.link_up(peer, hello, self.out, now)
         if role in ("gateway", "caller"):  # a caller is a gateway without HTTP: the handles of one process
             self._gateways[peer] = None
         elif role == "replica":
             self.replicas.add(peer, hello)
+            self.inquiries.joined(peer, hello, now)
             queue = self.queues.get(hello.backend)
             if queue is not None:
                 self._join(peer, queue, now)
         self.control.link_up(peer, hello, now)
         self._after(now)
 
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None:
+        """A silent replica keeps what it has, and gets nothing new while another one of its backend is heard."""
+        if cause:
+            self.doubts[peer] = cause
+        else:
+            self.doubts.pop(peer, None)
+        queue = self._serving.get(peer)
+        if queue is not None:
+            queue.replica_doubted(peer, bool(cause), now)
+            self._touched[queue.name] = queue
+            self._after(now)
+
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
+        self.doubts.pop(peer, None)
         self.sync.link_down(peer, now, reason)
         if peer in self._gateways:
             del self._gateways[peer]
@@ -137,6 +170,8 @@ class RouterCore:
                 self._on_return(peer, message, now)
             elif kind is Chunk:
                 self._on_chunk(peer, message, body, now)
+            elif kind is Recalled:
+                self.inquiries.recalled(peer, message, now)
             elif kind is Consumed:
                 self.relays.consumed(peer, message, self._entry(message.id))
             elif kind is Control:
@@ -149,16 +184,26 @@ class RouterCore:
                 self.control.confirmed(peer, message)
             elif not self.sync.receive(peer, message, self.out, now):
                 self.misplaced += 1
+            elif kind is View or kind is ViewChange:
+                self.control.views_changed(now)
         self._after(now)
 
     def ping(self, peer: Peer, now: float) -> Ping:
         unready = self.unready() if peer in self._gateways else []
-        return Ping(self.sync.digest(), self.sync.view_serial, -1, unready, self.leaving)
+        sync = self.sync
+        known, absent_ms = sync.known(peer), sync.standing.absent_ms
+        return Ping(sync.digest(), sync.view_serial, -1, unready, self.leaving, known, absent_ms)
 
     def tick(self, now: float) -> None:
         for queue in self.queues.values():
             wake = queue.next_wakeup()
             if wake is not None and wake <= now:
+                self._touched[queue.name] = queue
+        for key in self._expiry.due(now):
+            self._overdue(key, now)
+        for entry, queue in self._back_off.due(now):
+            if self._entry(entry.id) is entry:  # somebody still waits for it
+                self._queue_again(entry, queue, now)
                 self._touched[queue.name] = queue
         self.sync.tick(self.out, now)
         if now >= self._next_tick:
@@ -166,13 +211,14 @@ class RouterCore:
             for gateway, request, _, _ in self.parking.expired(now):
                 self._refuse(gateway, request.id, Refusal(404, f"there is no endpoint {request.endpoint!r}"))
             self.control.tick(now)
+            self.inquiries.tick(now)
         self._after(now)
 
     def next_wakeup(self) -> float:
         at = self._next_tick
-        due = self.sync.next_wakeup()
-        if due is not None and due < at:
-            at = due
+        for due in (self.sync.next_wakeup(), self._expiry.next(), self._back_off.next()):
+            if due is not None and due < at:
+                at = due
         for queue in self.queues.values():
             wake = queue.next_wakeup()
             if wake is not None and wake < at:
@@ -189,10 +235,18 @@ class RouterCore:
             self.misplaced += 1
             return
         if message.id in self._entries:
-            return  # the gateway sent it again although we have it
+            self._entries[message.id][0].gateway = peer  # it sent it again although we have it: its link is a new one
+            return
         if self.leaving:
             self.out.send(peer, Return([message.id], "this router is shutting down"))
             return
+        if message.flags & FLAG_AGAIN:
+            self.inquiries.begin(peer, message, head, body, now)
+            return
+        self.take_in(peer, message, head, body, now)
+
+    def take_in(self, peer: Peer, message: Request, head: bytes, body: bytes, now: float) -> None:
+        """A request that nobody else has."""
         endpoint = self.endpoints.get(message.endpoint)
         if endpoint is None:
             if not self.parking.park((peer, message, head, body), now):
@@ -239,6 +293,8 @@ class RouterCore:
         refusal = queue.offer(entry, now)
         if refusal is None:
             self._entries[message.id] = (entry, queue)
+            if budget_us != message.budget_us:
+                self._expiry.add(entry.deadline + SLACK_S, message.id)
             self._touched[queue.name] = queue
         elif gateway:
             self._refuse(gateway, message.id, refusal)
@@ -263,6 +319,12 @@ class RouterCore:
         if entry.gateway:
             message.queue_us += max(0, int((entry.sent_at - entry.arrived) * 1e6))
             self.out.send(entry.gateway, message, head, body)
+            latencies = self.latencies.get(entry.endpoint)
+            if latencies is not None:
+                latencies.answered += 1
+                latencies.latest.append(now - entry.arrived)
+                if message.status >= 500:
+                    latencies.errors += 1
 
     def _on_chunk(self, peer: Peer, message: Chunk, body: bytes, now: float) -> None:
         queue = self._serving.get(peer)
@@ -286,11 +348,14 @@ class RouterCore:
     def _on_cancel(self, peer: Peer, message: Cancel, now: float) -> None:
         for key in message.ids:
             found = self._entries.get(key)
-            if found is not None and found[0].gateway == peer:
+            if found is None:
+                self.inquiries.cancel(peer, key)
+            elif found[0].gateway == peer:
                 self._cancel(key, now)
 
-    def _cancel(self, key: bytes, now: float) -> None:
-        """Nobody waits for this request any more.  What a replica has of it keeps its credit until it answers."""
+    def _cancel(self, key: bytes, now: float, *, tell: bool = True) -> None:
+        """Nobody waits for this request any more.  What a replica has of it keeps its credit until it answers; *tell*:
+        and should not go on with it."""
         entry, queue = self._entries.pop(key)
         cancelled = queue.cancel(key, now)
         if cancelled is None and entry.state == IN_FLIGHT:
@@ -298,9 +363,28 @@ class RouterCore:
             # request again, under the same id, while a replica still had it from the first time.
             entry.state = CANCELLED
             cancelled = entry
-        if cancelled is not None and cancelled.replica:
+        if cancelled is not None and cancelled.replica and tell:
             self.out.send(cancelled.replica, Cancel([key]))
         self._touched[queue.name] = queue
+
+    def can_adopt(self, replica: Peer) -> bool:
+        """Whether what runs at a replica can be waited for here."""
+        return replica in self._serving
+
+    def adopt(self, entry: Entry, replica: Peer, now: float) -> None:
+        """It runs at *replica* already: a router that is gone had sent it there."""
+        queue = self._serving[replica]
+        queue.adopt(entry, replica, now)
+        self._entries[entry.id] = (entry, queue)
+
+    def _overdue(self, key: bytes, now: float) -> None:
+        """It is past the deadline that its backend gives it, with a replica, and has not begun to be answered."""
+        entry, queue = self._entries[key]
+        if entry.deadline > now or not entry.replica or not entry.gateway:
+            return
+        text = f"the deadline of backend {queue.name!r} (slo_ms) passed while it ran; it may have run"
+        self._refuse(entry.gateway, key, Refusal(504, text))
+        self._cancel(key, now)
 
     def _on_return(self, peer: Peer, message: Return, now: float) -> None:
         """A replica gives back what it has not started."""
@@ -310,8 +394,21 @@ class RouterCore:
         for key in message.ids:
             entry = queue.returned(peer, key, now)
             if entry is not None:
-                queue.requeue(entry, now)
+                self._queue_again(entry, queue, now)
         self._touched[queue.name] = queue
+
+    def _queue_again(self, entry: Entry, queue: BackendQueue, now: float) -> None:
+        """What a replica has not answered waits for another one, unless nobody will ever come for it."""
+        if entry.gateway and self.endpoints.get(entry.endpoint) is None:
+            refusal = Refusal(404, f"endpoint {entry.endpoint!r} was deleted")
+        elif self.queues.get(queue.name) is not queue:
+            refusal = Refusal(503, f"backend {queue.name!r} was deleted", 1.0)
+        else:
+            queue.requeue(entry, now)
+            return
+        del self._entries[entry.id]
+        if entry.gateway:
+            self._refuse(entry.gateway, entry.id, refusal)
 
     def _refuse(self, gateway: Peer, key: bytes, refusal: Refusal) -> None:
         retry_us = -1 if refusal.retry_after_s is None else int(refusal.retry_after_s * 1e6)
@@ -324,6 +421,8 @@ class RouterCore:
         """Config that changed takes effect; queues that were touched release what they can."""
         if self.sync.registry.generation != self.endpoints.generation:
             self._apply_config(now)
+        if self.inquiries.fresh:
+            self.inquiries.ask(now)
         while self._touched:
             touched = self._touched
             self._touched = {}
@@ -358,10 +457,14 @@ class RouterCore:
     def _gateway_gone(self, peer: Peer, now: float) -> None:
         for key, (entry, _) in list(self._entries.items()):
             if entry.gateway == peer:
-                self._cancel(key, now)
+                # If only the link is gone, the gateway comes back for it; what must run once is better not stopped.
+                self._cancel(key, now, tell=bool(entry.flags & FLAG_IDEMPOTENT) or self.relays.has_begun(key))
+        self.inquiries.gateway_gone(peer)
 
     def _replica_gone(self, peer: Peer, reason: str, now: float) -> None:
-        self.replicas.remove(peer)
+        hello = self.replicas.remove(peer)
+        if hello is not None:
+            self.inquiries.left(peer, hello, now)
         queue = self._serving.pop(peer, None)
         if queue is None:
             return
@@ -378,7 +481,11 @@ class RouterCore:
         if may_retry and entry.attempt + 1 < MAX_ATTEMPTS and entry.deadline > now and self.retries.spend():
             self.retried += 1
             entry.attempt += 1
-            queue.requeue(entry, now)
+            if entry.attempt == 1:  # to another replica, and at once
+                self._queue_again(entry, queue, now)
+            else:
+                entry.replica = b""
+                self._back_off.add(entry, queue, now)
             return
         del self._entries[entry.id]
         text = f"a replica of {queue.name!r} died while it had this request, which may have run ({reason})"
@@ -386,7 +493,9 @@ class RouterCore:
 
     def _on_report(self, peer: Peer, report: Report, now: float) -> None:
         """A worker node tells about its replicas; of those that are dead the links end at once."""
-        gone = self.replicas.reported(peer, report, now)
+        if not self.sync.on_report(peer, report, self.out):
+            return
+        gone = self.replicas.reported(report, now)
         for link, reason in gone:
             self.out.close(link, reason)
         self.control.reported(now)
@@ -413,8 +522,14 @@ class RouterCore:
                 del self._entries[entry.id]
                 if entry.gateway:
                     returned.setdefault(entry.gateway, []).append(entry.id)
+        for entry in self._back_off.drain():
+            if self._entry(entry.id) is entry:
+                del self._entries[entry.id]
+                returned.setdefault(entry.gateway, []).append(entry.id)
         for gateway, request, _, _ in self.parking.drain():
             returned.setdefault(gateway, []).append(request.id)
+        for gateway, key in self.inquiries.drain():
+            returned.setdefault(gateway, []).append(key)
         for gateway in self._gateways:
             # An empty list says so, too: nothing new to this router.
             self.out.send(gateway, Return(returned.get(gateway, []), "this router is shutting down"))
@@ -457,12 +572,14 @@ class RouterCore:
 
     def _apply_endpoint(self, name: str, now: float) -> None:
         if self.endpoints.get(name) is None:
+            self.latencies.pop(name, None)
             for key, (entry, _) in list(self._entries.items()):
                 if entry.endpoint == name and entry.gateway and not entry.replica:
                     gateway = entry.gateway
                     self._cancel(key, now)
                     self._refuse(gateway, key, Refusal(404, f"endpoint {name!r} was deleted"))
             return
+        self.latencies.setdefault(name, Latencies())
         for peer, message, head, body in self.parking.take(name):
             self._on_request(peer, message, head, body, now)
 

@@ -119,6 +119,15 @@ class RunTable:
         for run in list(self.given):
             self._take_back(run, now)
 
+    def give_up(self, call: HeldCall, reason: str) -> None:
+        """Drop a call that has not been given to the executor; whoever waits for it is told."""
+        assert call.run is not None
+        call.run.calls.remove(call)
+        for peer in list(call.waiters):
+            self._replies.refuse(peer, call.id, 499, reason)
+        call.waiters = []
+        self._replies.forget(call)
+
     # --- nobody waits -----------------------------------------------------------------------------------------------
 
     def cancel(self, peer: Peer, request_id: bytes, now: float) -> None:
@@ -181,8 +190,15 @@ class RunTable:
         """Ask it to stop: a coroutine is cancelled, a generator is left where it yields; other sync code runs on."""
         if not run.aborted:
             run.aborted = True
-            if run.flow is not None or self._is_asynchronous(run):
+            if self._can_stop(run):
                 self.aborts.append(run)
+
+    def is_stopping(self, run: Run) -> bool:
+        """Whether it was asked to stop, and does."""
+        return run.aborted and self._can_stop(run)
+
+    def _can_stop(self, run: Run) -> bool:
+        return run.flow is not None or self._is_asynchronous(run)
 
     def _is_asynchronous(self, run: Run) -> bool:
         return self._asynchronous != run.other

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..config import user_config_digest
 from ..registry.values import BackendValue
 
 __all__ = [
@@ -65,9 +66,14 @@ def backoff_s(tries: int) -> float:
 
 
 class Replica:
-    """One replica process; ``state`` as in :class:`ReplicaStatus`."""
+    """One replica process; ``state``, ``configured``, ``refused`` as in :class:`ReplicaStatus`.
 
-    __slots__ = ("backend", "index", "node", "pid", "ready_at", "state", "value")
+    trouble: the traceback of the ``reconfigure`` that refused.
+    """
+
+    __slots__ = (
+        "backend", "configured", "index", "node", "pid", "ready_at", "refused", "state", "trouble", "value",
+    )  # fmt: skip
 
     def __init__(self, node: bytes, backend: str, index: int, value: BackendValue) -> None:
         self.node = node
@@ -77,10 +83,20 @@ class Replica:
         self.state = "starting"
         self.pid = 0
         self.ready_at = 0.0
+        self.configured = user_config_digest(value.config)  # by the time it is ready
+        self.refused = b""
+        self.trouble = ""
 
     @property
     def ready(self) -> bool:
         return self.state == "ready"
+
+    def took(self, user_config: bytes, trouble: str) -> None:
+        """It has taken in a ``user_config``, or, if there is a traceback, has refused it and keeps the one before."""
+        if trouble:
+            self.refused, self.trouble = user_config, _shortened(trouble)
+        else:
+            self.configured, self.refused, self.trouble = user_config, b"", ""
 
 
 class Seat:
@@ -162,9 +178,14 @@ class Seat:
         replica.state = state
         self.restarts += 1
         self.last = replica
-        if len(reason) > MAX_REASON:  # the beginning says where, the end what
-            reason = f"{reason[: MAX_REASON // 4]}\n...\n{reason[-(MAX_REASON // 2) :]}"
-        self.reason = reason
+        self.reason = _shortened(reason)
+
+
+def _shortened(reason: str) -> str:
+    """Not longer than fits into a report: the beginning says where, the end what."""
+    if len(reason) <= MAX_REASON:
+        return reason
+    return f"{reason[: MAX_REASON // 4]}\n...\n{reason[-(MAX_REASON // 2) :]}"
 
 
 def _one_line(reason: str) -> str:

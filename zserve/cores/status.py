@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,11 +15,13 @@ from ..wire.messages import NodeInfo
 if TYPE_CHECKING:
     from .router import RouterCore
 
-__all__ = ["counters_of", "status_of"]
+__all__ = ["counters_of", "stat_of", "status_of"]
 
 
 def status_of(router: RouterCore, now: float) -> dict[str, Any]:
     """The fabric as this router sees it: JSON-able, with the keys of ``serve.status()``.
+
+    ``routers`` of a node are those that have a link with it.
 
     address, nodes, replicas, endpoints, backends (config and counters), versions (revision by record), conflicts (with
     what was lost and what was kept), router (this one's own numbers).
@@ -26,6 +29,9 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
     registry = router.sync.registry
     membership = router.sync.membership
     nodes = membership.nodes()
+    suspects = {
+        info.node: cause for peer, cause in router.doubts.items() if (info := router.sync.info_of(peer)) is not None
+    }
     linked = {peer[:16] for backend in router.queues for peer in router.replicas.of(backend)}
     replicas = []
     for worker, status in router.replicas.statuses():
@@ -37,10 +43,11 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
                 "version": status.code,
                 "state": status.state,
                 "linked": status.node in linked,
+                "suspect": suspects.get(status.node, ""),
                 "pid": status.pid,
                 "restarts": status.restarts,
                 "reason": status.reason or _starting(router, status.node, now),
-                "node": worker[:16].hex(),
+                "node": worker.hex(),
             }
         )
     backends = {}
@@ -55,7 +62,11 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
         }
     return {
         "address": router.sync.info.address,
-        "nodes": [_node(info) for info in nodes.values() if info.role != "replica"],
+        "nodes": [
+            {**_node(info, suspects), "routers": [router.hex() for router in membership.routers_of(info.node)]}
+            for info in nodes.values()
+            if info.role != "replica"
+        ],
         "replicas": sorted(replicas, key=lambda replica: (replica["backend"], replica["index"])),
         "endpoints": {
             name: {
@@ -65,6 +76,7 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
                 "shadows": value.shadows,
                 "policy": value.policy,
                 "policy_kwargs": value.policy_kwargs,
+                **_own_policy(router, name),
             }
             for name, value in registry.endpoints().items()
         },
@@ -92,6 +104,20 @@ def counters_of(router: RouterCore, backend: str) -> dict[str, Any]:
     return {**queue.statistics(), "errors": router.errors.get(backend, 0)} if queue is not None else {}
 
 
+def stat_of(router: RouterCore) -> dict[str, Any]:
+    """What this router has counted, by endpoint and by backend, and the addresses of the other ``routers``."""
+    own = router.sync.info.node
+    return {
+        "endpoints": {name: latencies.figures() for name, latencies in router.latencies.items()},
+        "backends": {name: counters_of(router, name) for name in router.queues},
+        "routers": [
+            info.address
+            for info in router.sync.membership.nodes().values()
+            if info.role == "router" and info.address and info.node != own
+        ],
+    }
+
+
 def _conflict(registry: Registry, conflict: Conflict) -> dict[str, Any]:
     """``differs``: field to [lost, kept]; None for either side that is (by now) a delete."""
     lost, kept = conflict.loser, registry.get(conflict.key)
@@ -115,13 +141,26 @@ def _conflict(registry: Registry, conflict: Conflict) -> dict[str, Any]:
     }
 
 
+def _own_policy(router: RouterCore, endpoint: str) -> dict[str, Any]:
+    """``policy_fallbacks``: requests that went by weight because a policy of the user's failed; ``policy_faults``: why
+    it first did, on which router."""
+    found = router.endpoints.get(endpoint)
+    if found is None or not found.fault:
+        return {"policy_fallbacks": 0, "policy_faults": []}
+    return {
+        "policy_fallbacks": found.fallbacks,
+        "policy_faults": [{"router": router.sync.info.name, "fault": found.fault}],
+    }
+
+
 def _starting(router: RouterCore, node: bytes, now: float) -> str:
     """A constructor that hangs shows here."""
     for_s = router.replicas.starting_for(node, now)
     return "" if for_s is None else f"starting for {for_s:.0f} s"
 
 
-def _node(info: NodeInfo) -> dict[str, Any]:
+def _node(info: NodeInfo, suspects: Mapping[bytes, str]) -> dict[str, Any]:
+    """``suspect``: why this router does not hear it at the moment, "" if it does."""
     return {
         "id": info.node.hex(),
         "role": info.role,
@@ -132,4 +171,5 @@ def _node(info: NodeInfo) -> dict[str, Any]:
         "pid": info.pid,
         "host": info.host,
         "leaving": info.leaving,
+        "suspect": suspects.get(info.node, ""),
     }

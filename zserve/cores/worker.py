@@ -23,10 +23,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from ..channel.outbox import Outbox, Parcel, Peer
+from ..registry.neighbours import Neighbours
 from ..registry.placement import Placement, place, replicas_to_keep
 from ..registry.sync import ConfigSync
 from ..registry.values import BACKEND, BackendValue
-from ..wire.messages import Hello, NodeInfo, Ping, ReplicaStatus, Report, Shutdown
+from ..wire.messages import Goodbye, Hello, NodeInfo, Ping, ReplicaStatus, Report, Shutdown
 from .roster import Roster
 from .seats import Action, Configure, Group, Replica, Seat, Start, Stop
 
@@ -42,10 +43,11 @@ class WorkerCore:
     """Events: those of a node, and what becomes of replica processes.  Effects: the outbox, and :attr:`actions`, which
     the shell takes with :meth:`take_actions`.
 
-    *rng* draws the node ids of replicas.
+    *rng* draws the node ids of replicas.  *neighbours*: which routers to have links with; all that become known, unless
+    given.
     """
 
-    def __init__(self, sync: ConfigSync, rng: random.Random) -> None:
+    def __init__(self, sync: ConfigSync, rng: random.Random, *, neighbours: Neighbours | None = None) -> None:
         self.out = Outbox()
         self.sync = sync
         self.info: NodeInfo = sync.info
@@ -64,17 +66,26 @@ class WorkerCore:
         self._inputs: tuple[int, int] = (-1, -1)
         self._handover_deadline = 0.0
         self._reported: list[ReplicaStatus] | None = None
+        self._report_serial = 1
+        self._neighbours = neighbours or Neighbours(self.info.node)
 
     # --- events of a node ---------------------------------------------------------------------------------------------
 
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         self.sync.link_up(peer, hello, self.out, now)
         if hello.info.role == "router":
-            self.out.send(peer, Report(self.report()))
+            self._neighbours.link_up(peer, hello.info.node)
+            if self._reported is None:
+                self._reported = self.report()
+            self.out.send(peer, self._signed(self._reported))
         self._after(now)
+
+    def link_doubted(self, peer: Peer, cause: str, now: float) -> None:
+        """Nothing depends on it: what a router says does not go stale, and placement follows the views."""
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.sync.link_down(peer, now, reason)
+        self._neighbours.link_down(peer, now)
         self._after(now)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
@@ -101,11 +112,13 @@ class WorkerCore:
             times.append(self._handover_deadline)
         # What was due at the last event and was not done then waits for another event, not for the clock.
         times = [at for at in times if at > self._now]
-        due = self.sync.next_wakeup()
-        return min(times if due is None else [*times, due], default=None)
+        for due in (self.sync.next_wakeup(), self._neighbours.next_wakeup()):
+            if due is not None:
+                times.append(due)
+        return min(times, default=None)
 
     def routers_known(self) -> Sequence[str]:
-        return self.sync.routers_known()
+        return self._neighbours.wanted
 
     # --- what becomes of replica processes ----------------------------------------------------------------------------
 
@@ -135,6 +148,14 @@ class WorkerCore:
             if replaced is not None:
                 self._stop(replaced)
         self._after(now)
+
+    def replica_configured(self, node: bytes, user_config: bytes, trouble: str, now: float) -> None:
+        """A running replica has taken in another ``user_config`` (its digest), or has refused it; *trouble* has the
+        traceback then."""
+        replica = self._find(node)
+        if replica is not None:
+            replica.took(user_config, trouble)
+            self._after(now)
 
     def replica_failed(self, node: bytes, reason: str, now: float) -> None:
         """The user's code cannot be imported or constructed; *reason* has the traceback."""
@@ -202,11 +223,18 @@ class WorkerCore:
     def _after(self, now: float) -> None:
         self._now = max(now, self._now)
         self.sync.take_changes()
+        self._choose_routers(now)
         self._place(now)
         self._follow_config()
         self._fill_seats(now)
         self._let_go(now)
         self._send_report()
+
+    def _choose_routers(self, now: float) -> None:
+        self._neighbours.update(self.sync.membership, now)
+        for peer in self._neighbours.spare(now):
+            self.out.send(peer, Goodbye("others are enough"))
+            self.out.close(peer, "goodbye: others are enough")
 
     def _place(self, now: float) -> None:
         """Compute the placement anew, if anything that it depends on has changed."""
@@ -288,7 +316,9 @@ class WorkerCore:
                     seat.charge = before = None
                 if before is not None and not seat.failures and not group.replaceable():
                     continue
-                replica = Replica(self._rng.randbytes(16), group.name, seat.index, group.value)
+                # It begins as the id of this node does: where nodes have keys, a replica shows that of its worker node.
+                node = self.info.node[:8] + self._rng.randbytes(16)[8:]
+                replica = Replica(node, group.name, seat.index, group.value)
                 self._seat_of[replica.node] = seat
                 if before is None:
                     seat.charge = replica
@@ -372,8 +402,12 @@ class WorkerCore:
         report = self.report()
         if report != self._reported:
             self._reported = report
+            self._report_serial += 1
             for peer in self.sync.peers("router"):
-                self.out.send(peer, Report(report))
+                self.out.send(peer, self._signed(report))
+
+    def _signed(self, report: list[ReplicaStatus]) -> Report:
+        return Report(report, self.info.node, self.info.boot, self._report_serial)
 
     def statistics(self) -> dict[str, int]:
         """Replicas by state."""
@@ -396,6 +430,8 @@ def _status(replica: Replica, restarts: int = 0, reason: str = "") -> ReplicaSta
         replica.value.version,
         replica.state,
         replica.pid,
-        reason,
+        reason or replica.trouble,
         restarts,
+        replica.configured,
+        replica.refused,
     )

@@ -17,21 +17,28 @@ _OVERHEAD = 256
 
 
 class RecentAnswers:
-    """The last answers by request id, within limits on their number and on the bytes of their heads and bodies.
+    """The last answers by request id, within limits on their number, their age in seconds, and the bytes of their heads
+    and bodies.
 
     The oldest go first.  A single answer larger than an eighth of *max_bytes* is remembered by its id only: what is
     known then is that the request has run.
     """
 
-    __slots__ = ("_answers", "_bytes", "_large", "_max_bytes", "_max_entries", "_order")
+    __slots__ = (
+        "_answers", "_bytes", "_keep_s", "_large", "_max_bytes", "_max_entries", "_order", "forgotten_at",
+    )  # fmt: skip
 
-    def __init__(self, max_entries: int = 4096, max_bytes: int = 16 << 20) -> None:
+    def __init__(self, max_entries: int = 65_536, max_bytes: int = 16 << 20, keep_s: float = 120.0) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
+        self._keep_s = keep_s
         self._large = max_bytes // 8
         self._answers: dict[bytes, Answer | None] = {}
-        self._order: deque[tuple[bytes, int]] = deque()
+        self._order: deque[tuple[bytes, int, float]] = deque()
         self._bytes = 0
+        self.forgotten_at = float("-inf")
+        """When the youngest request that is not remembered any more was answered: what was sent for the first time
+        after that is remembered, or has not run here."""
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -43,7 +50,7 @@ class RecentAnswers:
     def held_bytes(self) -> int:
         return self._bytes
 
-    def put(self, request_id: bytes, answer: Answer | None) -> None:
+    def put(self, request_id: bytes, answer: Answer | None, now: float) -> None:
         """Remember *answer*; a second one under the same id replaces nothing (the first was sent).
 
         None (an answer that was streamed): remember no more than that the request has run."""
@@ -54,13 +61,22 @@ class RecentAnswers:
             answer, size = None, 0
         size += _OVERHEAD
         self._answers[request_id] = answer
-        self._order.append((request_id, size))
+        self._order.append((request_id, size, now))
         self._bytes += size
         while len(self._order) > self._max_entries or self._bytes > self._max_bytes:
-            oldest, freed = self._order.popleft()
-            del self._answers[oldest]
-            self._bytes -= freed
+            self._forget_oldest()
 
     def get(self, request_id: bytes) -> Answer | None:
         """The answer, or None when it is not known or was too large to keep (ask ``in`` to tell the two apart)."""
         return self._answers.get(request_id)
+
+    def expire(self, now: float) -> None:
+        """Forget what has been kept for long enough."""
+        order = self._order
+        while order and order[0][2] < now - self._keep_s:
+            self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        oldest, freed, self.forgotten_at = self._order.popleft()
+        del self._answers[oldest]
+        self._bytes -= freed

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ..cores.gateway import Flight, GatewayCore
 from ..errors import Refusal
 from ..wire.messages import FLAG_DEFAULT_DEADLINE
+from .addresses import AddressCounts
 from .deadline import BadDeadline, read_budget_s
 from .head import RequestHead, encode_head
+from .limits import HttpLimits
 from .routes import Match
 
 if TYPE_CHECKING:
@@ -30,9 +32,9 @@ log = logging.getLogger("zserve.http")
 class HttpFront:
     """What all connections of one gateway share.
 
-    *poke* is called after the core was told something (it sends the outbox this event-loop turn).  Sizes are bytes;
-    *default_timeout_s* is the deadline of requests that bring none, 0 for no deadline.  A streamed answer is cut off
-    when nothing has moved for *stream_idle_s*.
+    *poke* is called after the core was told something (it sends the outbox this event-loop turn).
+    *default_timeout_s* is the deadline of requests that bring none, 0 for no deadline.  *linger_s*: how long idle
+    connections are kept when the gateway drains; *scheme*: "https" behind TLS.
     """
 
     def __init__(
@@ -40,39 +42,30 @@ class HttpFront:
         core: GatewayCore,
         poke: Callable[[], None],
         *,
-        max_body_bytes: int = 64 * 1024 * 1024,
-        max_header_bytes: int = 64 * 1024,
-        max_url_bytes: int = 16 * 1024,
-        max_connections: int = 10_000,
+        limits: HttpLimits | None = None,
         default_timeout_s: float = 30.0,
-        keep_alive_s: float = 75.0,
-        header_timeout_s: float = 10.0,
         linger_s: float = 0.5,
-        stream_idle_s: float = 60.0,
+        scheme: str = "http",
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.core = core
-        self.max_body_bytes = max_body_bytes
-        self.max_header_bytes = max_header_bytes
-        self.max_url_bytes = max_url_bytes
-        self.max_connections = max_connections
+        self.limits = limits or HttpLimits()
+        self.addresses = AddressCounts()
         self.linger_s = linger_s
         self.now = now
         self.draining = False
         self.server_state: ServerState | None = None
         self._poke = poke
+        self._scheme = scheme
         self._wall = wall
         self._default_timeout_s = default_timeout_s or math.inf
-        self._keep_alive_s = keep_alive_s
-        self._header_timeout_s = header_timeout_s
-        self._stream_idle_s = stream_idle_s
         self._own_ids = (f"{secrets.token_hex(8)}{number:016x}".encode() for number in itertools.count())
         self._common_of: list[tuple[bytes, bytes]] | None = None
         self._common = b""
 
-    def match(self, method: str, path: str) -> Match:
-        """The endpoint of a request.  Raises NoMatch."""
+    def match(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> Match:
+        """The endpoint of a request.  Raises NoMatch, and where tokens are asked for, Unauthorized."""
         return self.core.routes.match(method, path)
 
     def submit(self, exchange: Exchange) -> None:
@@ -98,7 +91,13 @@ class HttpFront:
                 return
         head = encode_head(
             RequestHead(
-                exchange.method, exchange.path, exchange.query, exchange.headers, params, exchange.protocol.client_name
+                exchange.method,
+                exchange.path,
+                exchange.query,
+                exchange.headers,
+                params,
+                exchange.protocol.client_name,
+                self._scheme,
             )
         )
         opened = self.core.open(
@@ -156,23 +155,9 @@ class HttpFront:
         return self._common
 
     def sweep(self) -> None:
-        """Once a second: close connections that have been idle, or slow with their headers, for too long, and those
-        whose streamed answer does not move."""
-        if self.server_state is None:
-            return
-        now = self.now()
-        for connection in list(self.server_state.connections):
-            protocol: Any = connection
-            since = protocol.waiting_since
-            if since is None:
-                exchange = protocol.active
-                if exchange is None or exchange.outflow is None or exchange.response_complete:
-                    continue
-                idle_s = exchange.outflow.idle_s(now)
-                if idle_s > self._stream_idle_s:
-                    log.warning("a streamed answer was cut off: nothing moved for %.0f s", idle_s)
-                    protocol.cut_off(hard=True)
-                continue
-            limit = self._header_timeout_s if protocol.headers else self._keep_alive_s
-            if now - since > limit:
-                protocol.transport.close()
+        """Once a second: end connections that are idle, slow, or do not take their answers."""
+        if self.server_state is not None:
+            now = self.now()
+            connections: Any = self.server_state.connections
+            for connection in list(connections):
+                connection.look_after(now)

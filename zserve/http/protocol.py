@@ -7,55 +7,49 @@ that made 63,000 requests/s out of 27,000.  An :class:`Exchange` stands where uv
 
 from __future__ import annotations
 
+import logging
 import socket
 import struct
 import urllib.parse
 from typing import Any
 
-import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..errors import Refusal
+from ..security.tokens import Unauthorized
 from .exchange import Exchange
-from .front import HttpFront
 from .routes import NoMatch
+from .strict import BETWEEN, BODY, StrictProtocol
 
 __all__ = ["Exchange", "FabricProtocol"]
 
-_SPECIAL = frozenset(
-    (
-        b"content-length",
-        b"expect",
-        b"idempotency-key",
-        b"transfer-encoding",
-        b"x-request-id",
-        b"x-request-timeout-seconds",
-        b"x-serve-call-method",
-        b"x-serve-shard-key",
-    )
-)
+_METHODS = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _LINGER_READING_S = 2.0
-_NO_SPECIAL: dict[bytes, bytes] = {}
+
+log = logging.getLogger("zserve.http")
 
 
-class FabricProtocol(HttpToolsProtocol):
+class FabricProtocol(StrictProtocol):
     """uvicorn's protocol class of one gateway; ``front`` is set on a subclass made for that gateway."""
-
-    front: HttpFront
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.waiting_since: float | None = self.front.now()
+        front = self.front
+        limits = front.limits
         self.active: Exchange | None = None
-        self._special = _NO_SPECIAL
-        self._header_bytes = 0
-        self._refusal: Refusal | None = None
-        self._closing = False
-        self.client_name = f"{self.client[0]}:{self.client[1]}" if self.client else ""
-        if len(self.connections) > self.front.max_connections:
-            self._fail(Refusal(503, f"this gateway has {self.front.max_connections} connections, its limit", 1.0))
+        self._address = ""
+        if self.client:
+            self._address, count = front.addresses.enter(self.client[0])
+            if count > limits.connections_per_address:
+                most = limits.connections_per_address
+                self._fail(Refusal(429, f"there are {most} connections from this address, its limit", 1.0))
+                return
+        if len(self.connections) > limits.connections:
+            self._fail(Refusal(503, f"this gateway has {limits.connections} connections, its limit", 1.0))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._address:
+            self.front.addresses.leave(self._address)
         if self.active is not None:
             self.active.drop()  # the newest one, uvicorn's cycle, may be waiting behind it
         waiting: Any = self.pipeline
@@ -63,17 +57,6 @@ class FabricProtocol(HttpToolsProtocol):
             if type(queued) is Exchange:
                 queued.drop()
         super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._unset_keepalive_if_required()
-        if self._closing:
-            return
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self._fail(self._refusal or Refusal(400, "malformed HTTP request"))
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -98,84 +81,86 @@ class FabricProtocol(HttpToolsProtocol):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
 
-    def _fail(self, refusal: Refusal) -> None:
-        """Answer what can not be taken for a request, and end the connection."""
+    def _fail(self, refusal: Refusal, linger: bool = False) -> None:
+        """Answer what can not be taken for a request, and end the connection; *linger*: more of it may be coming."""
         if self._closing:
             return
         self._closing = True
         cycle: Any = self.cycle
-        if type(cycle) is Exchange and not cycle.response_complete:
+        if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
-            cycle.complete = True
-            if cycle.flight is not None:
-                return  # its answer comes first, and then the end
-            cycle.refuse(refusal)
-            return
+            if type(cycle) is Exchange and not cycle.complete:
+                cycle.complete = not linger
+                cycle.refuse(refusal)
+            return  # the answers to what came before it come first, and then the end
         body = (refusal.reason + "\n").encode()
+        retry = b"" if refusal.retry_after_s is None else b"retry-after: %d\r\n" % max(1, refusal.retry_after_s)
         self.transport.write(
-            b"%s%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-            % (STATUS_LINE[refusal.status], self.front.common_headers(), len(body), body)
+            b"%s%scontent-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
+            % (STATUS_LINE[refusal.status], self.front.common_headers(), len(body), retry, body)
         )
-        self.transport.close()
+        if linger:
+            self._close_after_reading()
+        else:
+            self.transport.close()
 
     # --- parser callbacks -------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self.url = b""
-        self.headers = []
-        self._special = _NO_SPECIAL
-        self._header_bytes = 0
-        if self.waiting_since is None:
-            self.waiting_since = self.front.now()
+    def _look_after_answer(self, now: float) -> None:
+        exchange = self.active
+        if exchange is None or exchange.outflow is None or exchange.response_complete:
+            return
+        idle_s = exchange.outflow.idle_s(now)
+        if idle_s > self._limits.stream_idle_s:
+            log.warning("a streamed answer was cut off: nothing moved for %.0f s", idle_s)
+            self.cut_off(hard=True)
 
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-        if len(self.url) > self.front.max_url_bytes:
-            self._refusal = Refusal(414, f"the request line is longer than {self.front.max_url_bytes} bytes")
-            raise ValueError("request line too long")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        self.headers.append((name, value))
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self.front.max_header_bytes:
-            self._refusal = Refusal(431, f"the headers are larger than {self.front.max_header_bytes} bytes")
-            raise ValueError("headers too large")
-        if name in _SPECIAL:
-            if self._special is _NO_SPECIAL:
-                self._special = {}
-            self._special[name] = value
+    # --- parser callbacks -------------------------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        if self._closing:
-            raise ValueError("a request behind the end of the connection")
+        parser, front, limits, special = self.parser, self.front, self._limits, self._special
+        self._phase = BODY
+        self._part_since = -1.0
+        existing: Any = self.cycle
+        first = existing is None or existing.response_complete
+        if self._closing or not first:
+            self._check_turn(existing)
+        headers = self.headers
+        if len(headers) > limits.headers:
+            self._reject(431, f"there are more than {limits.headers} headers")
+        if self._received > limits.url_bytes:
+            self._check_sizes()
+        old = False
+        if parser.get_http_version() != "1.1":
+            self._check_version(parser.get_http_version())
+            old = True
+        if self._hosts != 1 and not (old and not self._hosts):
+            self._reject(400, "a request has one Host header")
+        if special and b"transfer-encoding" in special:
+            self._check_coding(old)
+        method = parser.get_method().decode("ascii")
         url = self.url
+        if not url.startswith(b"/") or method == "CONNECT":
+            url = self._origin_form(method, url)
         if url.startswith(b"/-/"):
-            self._take_asgi_way()
+            self.url = url
+            self._take_asgi_way(headers, special)
             return
         path_bytes, _, query = url.partition(b"?")
-        if not path_bytes.startswith(b"/"):
-            try:
-                parsed = httptools.parse_url(url)
-            except httptools.HttpParserInvalidURLError:
-                self._refusal = Refusal(400, "malformed request target")
-                raise
-            path_bytes, query = parsed.path or b"/", parsed.query or b""
         path = path_bytes.decode("latin-1")
         if "%" in path or not path.isascii():
             path = urllib.parse.unquote(path, errors="replace")
-        parser = self.parser
-        method = parser.get_method().decode("ascii")
-        old = parser.get_http_version() == "1.0"
-        keep_alive = not old and parser.should_keep_alive() and not self.front.draining
-        special = self._special
-        exchange = Exchange(self, method, path, query, self.headers, special, keep_alive, old)
+        keep_alive = not old and parser.should_keep_alive() and not front.draining
+        exchange = Exchange(self, method, path, query, headers, special, keep_alive, old)
         self.waiting_since = None
-        front = self.front
         try:
-            exchange.match = front.match(method, path)
+            exchange.match = front.match(method, path, headers)
+        except Unauthorized as error:
+            exchange.refuse(error.refusal, error.headers)
         except NoMatch as error:
-            if error.allowed is None:
+            if path == "*":
+                exchange.refuse(Refusal(200, "ok"), [(b"allow", _METHODS)])
+            elif error.allowed is None:
                 exchange.refuse(Refusal(404, f"no endpoint at {path[:200]}; all routes are listed at /-/routes"))
             else:
                 allow = ", ".join(error.allowed)
@@ -186,11 +171,10 @@ class FabricProtocol(HttpToolsProtocol):
         else:
             length = special.get(b"content-length")
             # Header values are digits only here: llhttp refuses other content lengths.
-            if length is not None and int(length) > front.max_body_bytes:
-                exchange.refuse(_too_large(front.max_body_bytes))
-        existing: Any = self.cycle
+            if length is not None and int(length) > limits.body_bytes:
+                exchange.refuse(_too_large(limits.body_bytes))
         self.cycle = exchange  # type: ignore[assignment]
-        if existing is None or existing.response_complete:
+        if first:
             exchange.start()
         else:
             self.flow.pause_reading()
@@ -205,11 +189,12 @@ class FabricProtocol(HttpToolsProtocol):
             return
         exchange.parts.append(body)
         exchange.size += len(body)
-        if exchange.size > self.front.max_body_bytes:
+        if exchange.size > self._limits.body_bytes:
             exchange.parts = []
-            exchange.refuse(_too_large(self.front.max_body_bytes))
+            exchange.refuse(_too_large(self._limits.body_bytes))
 
     def on_message_complete(self) -> None:
+        self._phase = BETWEEN
         exchange: Any = self.cycle
         if type(exchange) is not Exchange:
             super().on_message_complete()
@@ -220,15 +205,17 @@ class FabricProtocol(HttpToolsProtocol):
 
     # --- turns on the connection ------------------------------------------------------------------------------------
 
-    def _take_asgi_way(self) -> None:
-        url, headers, special = self.url, self.headers, self._special
-        super().on_message_begin()
+    def _take_asgi_way(self, headers: list[tuple[bytes, bytes]], special: dict[bytes, bytes]) -> None:
+        url = self.url
+        HttpToolsProtocol.on_message_begin(self)
         self.url = url
         self.headers = headers
         self.scope["headers"] = headers
         self.expect_100_continue = special.get(b"expect", b"").lower() == b"100-continue"
         self.waiting_since = None
         super().on_headers_complete()
+        if special.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in special:
+            self.cycle.keep_alive = False  # nobody reads it
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         if type(cycle) is Exchange:
@@ -247,22 +234,33 @@ class FabricProtocol(HttpToolsProtocol):
             else:
                 self._close_after_reading()
             return
-        if transport.is_closing():
-            return
-        self.flow.resume_reading()
+        if not transport.is_closing():
+            self._next_turn()
+
+    def on_response_complete(self) -> None:
+        """The same for uvicorn's cycles, which close the connection themselves."""
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self._next_turn()
+
+    def _next_turn(self) -> None:
         if self.pipeline:
             cycle, app = self.pipeline.pop()
+            if not self.pipeline:
+                self.flow.resume_reading()
             self._start_asgi_task(cycle, app)
         else:
-            # Not a timer a request: the front looks at all connections once a second.
+            self.flow.resume_reading()
             self.waiting_since = self.front.now()
 
     def _close_after_reading(self) -> None:
         """Closing with unread input makes the kernel reset the connection, and the client may lose the answer; so end
         our side only, and go on discarding for a while."""
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
         self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        self.transport.write_eof()
         self.loop.call_later(_LINGER_READING_S, self.transport.close)
 
     def shutdown(self) -> None:
