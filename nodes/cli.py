@@ -33,6 +33,7 @@ _COMMANDS = {
     "routes": "list the routes of a fabric",
     "traffic": "show or change how an endpoint's requests are shared",
     "shutdown": "end a whole fabric",
+    "keygen": "make a key pair for a node, or a token for HTTP clients",
 }
 
 

@@ -102,6 +102,8 @@ class Deployment:
         left = max(0.0, self._end - begin)
         try:
             _call(self._client, "wait_backend", {"name": backend, "timeout_s": left}, timeout_s=left + 5.0)
+            left = max(0.0, self._end - time.monotonic())
+            _call(self._client, "wait_configured", {"name": backend, "timeout_s": left}, timeout_s=left + 5.0)
         except ApplicationError:
             raise
         except FabricUnreachable:

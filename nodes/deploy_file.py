@@ -10,7 +10,8 @@
     methods = ["POST"]
     traffic = { "SVM:v1" = 1.0 }
     shadows = {}                            # backend to proportion
-    policy = "random"                       # policy_kwargs = { packing_num = 8 } for fixed_packing
+    policy = "fixed_packing"                # or any other, also a class of one's own, "package.module:Class"
+    policy_kwargs = { packing_num = 8 }
 
 A key that is left out has its default, whatever the fabric has now.  Everything is checked here that needs neither the
 fabric nor the code; an error names file, line, table and key.

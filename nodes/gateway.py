@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,12 +21,18 @@ from zserve.errors import ServeError
 from zserve.http.front import HttpFront
 from zserve.http.protocol import FabricProtocol
 from zserve.http.system import system_pages
+from zserve.http.tokens import TokenFront, with_tokens
+from zserve.registry.neighbours import Neighbours
 from zserve.registry.sync import ConfigSync
+from zserve.security.tokens import TokenTable, parse_tokens
+from zserve.security.watched import Watched, Watcher
 
 from .complaint import complain
+from .https import Certificate
 from .identity import new_info, wall_ms
 from .joining import keep_joined, plain
-from .listen import listen, url_of
+from .keys import open_security
+from .listen import is_loopback, listen, url_of
 from .metrics import render_gateway
 from .options import GatewayOptions
 from .program import Stop, report, run_program
@@ -81,7 +89,7 @@ class _Server(uvicorn.Server):
                     waiting.append(spare.accept()[0])
         for connection in waiting:
             with contextlib.suppress(OSError):
-                await loop.connect_accepted_socket(self._protocol, connection)
+                await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
         await super().shutdown(sockets)
 
     def _protocol(self) -> asyncio.Protocol:
@@ -100,22 +108,32 @@ class Gateway:
         self._options = options
         self._listener = listener
         self._stop = stop
-        self._url = url_of(listener)
-        info = new_info("gateway", options.name)
+        self._certificate = Certificate(options.tls_cert, options.tls_key) if options.tls_cert else None
+        scheme = "http" if self._certificate is None else "https"
+        self._url = url_of(listener, scheme)
+        security = open_security(options)
+        info = new_info("gateway", options.name, security=security)
         info.http = self._url
         self._core = GatewayCore(
             ConfigSync(info, wall_ms),
             id_prefix=info.boot,
             limits=GatewayLimits(max_requests=options.max_requests),
+            neighbours=Neighbours(info.node, options.max_routers, beside.info.node if beside is not None else b""),
         )
-        self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn)
-        self._front = HttpFront(
+        self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn, security=security)
+        self._tokens: Watched[TokenTable] | None = None
+        front: Callable[..., HttpFront] = HttpFront
+        if options.tokens:
+            self._tokens = Watched(Path(options.tokens), parse_tokens, "the token file")
+            front = functools.partial(TokenFront, tokens=self._tokens_in_force)
+            if scheme == "http" and not is_loopback(listener):
+                log.warning("tokens travel in clear text, for all in between to read: use --tls-cert, or a TLS proxy")
+        self._front = front(
             self._core,
             self._hub.poke,
-            max_body_bytes=options.max_body_bytes,
-            max_header_bytes=options.max_header_bytes,
-            max_connections=options.max_connections,
+            limits=options.limits,
             default_timeout_s=options.default_timeout_s,
+            scheme=scheme,
         )
 
     async def run(self) -> int:
@@ -129,6 +147,7 @@ class Gateway:
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
         front.server_state = server.server_state
         sweeping = asyncio.ensure_future(self._sweep())
+        watchers = self._watch_files()
         try:
             while not server.started and not serving.done():
                 await asyncio.sleep(0.002)
@@ -148,6 +167,8 @@ class Gateway:
             return 0
         finally:
             sweeping.cancel()
+            for watcher in watchers:
+                watcher.stop()
             joining.cancel()
             await hub.stop("the gateway is shutting down")
 
@@ -174,8 +195,9 @@ class Gateway:
 
     def _server(self) -> _Server:
         protocol = type("GatewayProtocol", (FabricProtocol,), {"front": self._front})
+        pages = system_pages(self._core, lambda: render_gateway(self._core, self._hub))
         config = uvicorn.Config(
-            app=system_pages(self._core, lambda: render_gateway(self._core, self._hub)),
+            app=pages if self._tokens is None else with_tokens(pages, self._tokens_in_force),
             http=protocol,
             ws="none",
             lifespan="off",
@@ -186,7 +208,23 @@ class Gateway:
             backlog=2048,
             timeout_graceful_shutdown=max(1, int(self._options.grace_s)),
         )
+        config.load()
+        if self._certificate is not None:
+            config.ssl = self._certificate.context
         return _Server(config)
+
+    def _tokens_in_force(self) -> TokenTable:
+        assert self._tokens is not None
+        return self._tokens.value
+
+    def _watch_files(self) -> list[Watcher]:
+        """Tokens and certificates are read again when their files change."""
+        watchers = []
+        if self._tokens is not None:
+            watchers.append(Watcher([self._tokens], lambda: None))
+        if self._certificate is not None:
+            watchers.append(self._certificate.watch(asyncio.get_running_loop()))
+        return watchers
 
     def _on_turn(self) -> None:
         self._front.deliver()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import random
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -117,4 +118,6 @@ def _knows_a_router(hub: Hub) -> bool:
 
 async def _look_up(hub: Hub, options: NodeOptions) -> None:
     found = await asyncio.get_running_loop().run_in_executor(None, resolve, options.join)
+    if 0 < options.max_routers < len(found):
+        found = random.sample(found, options.max_routers)  # others the next time, if none of them answers
     hub.rejoin(found)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -65,10 +65,13 @@ class LocalFabric:
         *,
         host: str,
         port: int,
+        gateways: int,
         slots: int,
         name: str,
         app_dir: Path,
         state_dir: Path | None,
+        policy: str,
+        policy_kwargs: Mapping[str, Any],
         grace_s: float,
         log_level: str,
         debug: bool,
@@ -78,7 +81,9 @@ class LocalFabric:
         self._asked = False
         self._forced = False
         line = [sys.executable, "-P", "-m", "zserve.nodes.local", "--host", host, "--port", str(port)]
-        line += ["--slots", str(slots), "--name", name, "--app-dir", str(app_dir), "--grace", str(grace_s)]
+        line += ["--gateways", str(gateways), "--slots", str(slots), "--name", name]
+        line += ["--app-dir", str(app_dir), "--grace", str(grace_s)]
+        line += ["--queueing-policy", policy, "--policy-kwargs", json.dumps(dict(policy_kwargs))]
         line += ["--log-level", log_level, *(["--debug"] if debug else [])]
         line += ["--state-dir", str(state_dir)] if state_dir is not None else []
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)

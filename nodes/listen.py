@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from zserve.errors import PortInUse, ServeError
 
-__all__ = ["listen", "url_of"]
+__all__ = ["is_loopback", "listen", "listen_all", "url_of"]
 
 BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A TCP socket that listens on *host*:*port* (0 picks a free one).
+def listen_all(host: str, port: int, count: int) -> list[socket.socket]:
+    """*count* sockets that share one port (SO_REUSEPORT): the kernel spreads new connections over them.
+
+    Raises as :func:`listen`; a port that others share among themselves is in use all the same.
+    """
+    if count == 1:
+        return [listen(host, port)]
+    listen(host, port).close()  # sockets that share would not mind strangers who do, too
+    listeners: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            listeners.append(listen(host, port, shared=True))
+            port = listeners[0].getsockname()[1]
+    except ServeError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A TCP socket that listens on *host*:*port* (0 picks a free one), *shared* with others of this user.
 
     Raises :class:`PortInUse` or :class:`ServeError`; both say what to do.
     """
@@ -25,6 +46,8 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -41,9 +64,17 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def is_loopback(listener: socket.socket) -> bool:
+    """Whether only this machine reaches *listener*."""
+    try:
+        return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """A URL under which this machine reaches *listener*."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

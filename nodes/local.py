@@ -18,46 +18,29 @@ import argparse
 import asyncio
 import gc
 import json
-import logging
 import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import msgspec
 
 from zserve.errors import ServeError
 
-from .listen import listen, url_of
-from .options import (
-    AnyOptions,
-    GatewayOptions,
-    NodeOptions,
-    RouterOptions,
-    TogetherOptions,
-    WorkerOptions,
-    encode_options,
-)
+from .kept import Kept
+from .listen import listen_all, url_of
+from .options import GatewayOptions, NodeOptions, RouterOptions, TogetherOptions, WorkerOptions
 from .program import SIGNALS, Stop, run_program
-from .roles import run_role
 from .run_directory import RunDirectory
-from .supervise import Child, Exit, fork, spawn
 
 __all__ = ["LocalOptions", "main"]
 
 START_TIMEOUT_S = 20.0
 """How long the roles may take until HTTP answers."""
-FIRST_RESTART_S = 0.1
-LAST_RESTART_S = 10.0
-"""A role that dies is started again after 0.1, 0.2, 0.4 ... 10 s; one that has lived for longer begins anew."""
-
 _MARGIN_S = 5.0
-
-log = logging.getLogger("zserve.local")
 
 
 class LocalOptions(NodeOptions, kw_only=True, tag="local"):
@@ -65,6 +48,7 @@ class LocalOptions(NodeOptions, kw_only=True, tag="local"):
 
     http_host: str = "127.0.0.1"
     http_port: int = 8000
+    gateways: int = 1
     slots: int = 64
     app_dirs: list[str] = []
     state_dir: str = ""
@@ -79,9 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     options = _parse(arguments)
     try:
-        listener = listen(options.http_host, options.http_port)
-        with listener, RunDirectory(options.name) as run_directory:
-            fabric = _Fabric(options, run_directory, listener)
+        listeners = listen_all(options.http_host, options.http_port, options.gateways)
+        with ExitStack() as held, RunDirectory(options.name) as run_directory:
+            for listener in listeners:
+                held.enter_context(listener)
+            fabric = _Fabric(options, run_directory, listeners)
             fabric.launch()
             # The roles are given the grace; this process has some more, to see them end.
             grace_s = options.grace_s + _MARGIN_S
@@ -93,12 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Fabric:
-    """The three roles of one fabric, and what keeps them running."""
+    """The roles of one fabric, and what keeps them running.  *listeners*: a socket for each gateway, of one port."""
 
-    def __init__(self, options: LocalOptions, run_directory: RunDirectory, listener: socket.socket) -> None:
+    def __init__(self, options: LocalOptions, run_directory: RunDirectory, listeners: list[socket.socket]) -> None:
         self.options = options
         self.run_directory = run_directory
-        self.listener = listener
+        self.listeners = listeners
+        listener = listeners[0]
         self.address = run_directory.socket_address("router")
         self.http = url_of(listener)
         common: dict[str, Any] = {
@@ -109,7 +96,7 @@ class _Fabric:
         }
         self.roles = {
             # In one process: two hops fewer, and faster by a fifth at 64 connections (docs/performance.md).
-            "gateway and router": _Role(
+            "gateway and router": Kept(
                 TogetherOptions(
                     name="gateway and router",
                     router=RouterOptions(
@@ -120,6 +107,7 @@ class _Fabric:
                         state_dir=options.state_dir or str(run_directory.state),
                         policy=options.policy,
                         policy_kwargs=options.policy_kwargs,
+                        app_dirs=options.app_dirs,
                         **common,
                     ),
                     gateway=GatewayOptions(
@@ -133,7 +121,7 @@ class _Fabric:
                 ),
                 keep=(listener.fileno(),),
             ),
-            "worker": _Role(
+            "worker": Kept(
                 WorkerOptions(
                     name="worker",
                     join=[self.address],
@@ -144,6 +132,20 @@ class _Fabric:
                 )
             ),
         }
+
+        for number, more in enumerate(listeners[1:], 2):
+            name = f"gateway-{number}"
+            self.roles[name] = Kept(
+                GatewayOptions(
+                    name=name,
+                    join=[self.address],
+                    http_host=options.http_host,
+                    http_port=more.getsockname()[1],
+                    http_fd=more.fileno(),
+                    **common,
+                ),
+                keep=(more.fileno(),),
+            )
 
     def launch(self) -> None:
         """Start all roles at once; they find each other, because the addresses are known beforehand."""
@@ -201,115 +203,29 @@ class _Fabric:
 
     async def _ready(self) -> None:
         await self.roles["gateway and router"].ready.wait()
+        for name, role in self.roles.items():
+            if name.startswith("gateway-"):
+                await role.ready.wait()
         # The socket listens already, so that this waits for the gateway without asking again and again.
-        while not await _http_answers(self.listener):
+        while not await _http_answers(self.listeners[0]):
             await asyncio.sleep(0.02)
 
     async def _stop(self, stop: Stop) -> None:
         """End all roles in the order in which nothing is lost; or at once if the time for that is over."""
         for role in self.roles.values():
             role.keep_running = False
-        self.listener.close()  # so that the port is free as soon as the gateway has closed it
+        for listener in self.listeners:
+            listener.close()  # so that the port is free as soon as the gateways have closed it
         try:
             if not stop.forced:
+                grace_s = self.options.grace_s + _MARGIN_S / 2
+                # Gateways that have no router beside them first: those that have are the last who can reach it.
+                more = [role for name, role in self.roles.items() if name.startswith("gateway-")]
+                await asyncio.gather(*(role.stop(grace_s) for role in more))
                 for name in ("gateway and router", "worker"):
-                    await self.roles[name].stop(self.options.grace_s + _MARGIN_S / 2)
+                    await self.roles[name].stop(grace_s)
         finally:
-            alive = [role.child for role in self.roles.values() if role.child is not None and role.child.exit is None]
-            for child in alive:
-                child.force()
-            if alive:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(1.0):
-                        await asyncio.gather(*(child.wait() for child in alive))
-            for child in alive:
-                child.kill()
-
-
-class _Role:
-    """One role: its process, and the next one when that dies."""
-
-    def __init__(self, options: AnyOptions, *, keep: Sequence[int] = ()) -> None:
-        self.options = options
-        self.keep = keep
-        self.child: Child | None = None
-        self.keep_running = False
-        self.on_leave: Callable[[], None] | None = None
-        self.ready = asyncio.Event()
-        self._failure = ""
-        self._failure_status = 1
-        self._ended = asyncio.Event()
-        self._delay_s = FIRST_RESTART_S
-        self._started_at = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def launch(self, *, forked: bool) -> None:
-        self._started_at = time.monotonic()
-        self._ended.clear()
-        if forked:
-            self.child = fork(self.options.name, self._run, keep=self.keep)
-        else:
-            self.child = spawn(self.options.name, self._argv, keep=self.keep)
-
-    def watch(self) -> None:
-        assert self.child is not None
-        self.child.watch(self._on_status, self._on_exit)
-
-    async def ended(self) -> ServeError:
-        """Why it ended, once it has."""
-        await self._ended.wait()
-        assert self.child is not None
-        error = ServeError(self._failure or f"the {self.options.name} {self.child.exit} while it started")
-        error.exit_status = self._failure_status
-        return error
-
-    async def stop(self, grace_s: float) -> None:
-        self.keep_running = False
-        if self._timer is not None:
-            self._timer.cancel()
-        if self.child is not None and self.child.exit is None:
-            await self.child.stop(grace_s)
-
-    def _run(self, status_fd: int) -> int:
-        with suppress(OSError), open("/proc/self/comm", "w") as comm:
-            comm.write(f"zserve-{self.options.name}")  # what ps and top show
-        self.options.status_fd = status_fd
-        return run_role(self.options)
-
-    def _argv(self, status_fd: int) -> list[str]:
-        self.options.status_fd = status_fd
-        return [sys.executable, "-P", "-m", "zserve.nodes.roles", encode_options(self.options).decode()]
-
-    def _on_status(self, report: dict[str, Any]) -> None:
-        if report.get("event") == "ready":
-            self.ready.set()
-        elif report.get("event") == "failed":
-            self._failure = str(report.get("error"))
-            self._failure_status = int(report.get("exit", 1))
-
-    def _on_exit(self, exit_: Exit) -> None:
-        self._ended.set()
-        if not self.keep_running:
-            return
-        if exit_.clean and self.on_leave is not None:  # nobody here asked it to: `zserve shutdown` did
-            self.on_leave()
-            return
-        if time.monotonic() - self._started_at > LAST_RESTART_S:
-            self._delay_s = FIRST_RESTART_S
-        log.error("the %s %s; starting it again in %g s", self.options.name, exit_, self._delay_s)
-        self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._restart)
-        self._delay_s = min(self._delay_s * 2, LAST_RESTART_S)
-
-    def _restart(self) -> None:
-        if not self.keep_running:
-            return
-        try:
-            self.launch(forked=False)
-        except ServeError as error:
-            log.error("%s", error)
-            self._timer = asyncio.get_running_loop().call_later(LAST_RESTART_S, self._restart)
-        else:
-            self.watch()
+            await asyncio.gather(*(role.force() for role in self.roles.values()))
 
 
 def _import_what_all_roles_need() -> None:
@@ -354,6 +270,7 @@ def _parse(arguments: Sequence[str] | None) -> LocalOptions:
     parser = argparse.ArgumentParser(prog="python -m zserve.nodes.local", description="A fabric in one go, over ipc.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--gateways", type=int, default=1, help="processes that answer HTTP, on one port")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--name", default="")
     parser.add_argument("--app-dir", action="append", help="a folder with user code; repeatable")
@@ -367,6 +284,7 @@ def _parse(arguments: Sequence[str] | None) -> LocalOptions:
     return LocalOptions(
         http_host=given.host,
         http_port=given.port,
+        gateways=given.gateways,
         slots=given.slots,
         name=given.name,
         app_dirs=[os.path.abspath(path) for path in given.app_dir or ()],

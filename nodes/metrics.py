@@ -13,7 +13,7 @@ from zserve.cores.gateway import GatewayCore
 
 __all__ = ["render_gateway"]
 
-_GAUGES = frozenset(("in_flight", "bytes", "routers", "links", "held"))
+_GAUGES = frozenset(("in_flight", "bytes", "routers", "links", "held", "suspects", "ill_health", "known_keys_broken"))
 
 
 class _Numbers:

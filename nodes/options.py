@@ -9,6 +9,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from zserve.http.limits import HttpLimits
+from zserve.registry.neighbours import DEFAULT_MAX_ROUTERS
+
 __all__ = [
     "AnyOptions",
     "GatewayOptions",
@@ -27,7 +30,9 @@ class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     join: addresses of routers ("ipc://..." or "tcp://host:port"); a DNS name may stand for several.
     name: a name for people, shown in ``zserve status``.
     insecure: plain tcp beyond loopback is allowed.
+    key, known_keys: files with the key of this node and with the keys of all ("" for none: plain links).
     join_timeout_s: how long to try before it is an error that no router of ``join`` answers; 0 tries for ever.
+    max_routers: how many routers a gateway or worker node has links with; 0 for all, as routers have among each other.
     grace_s: how long a drain may take before the program gives up and ends.
     lifeline: standard input is a pipe from the parent; its end means that the parent is gone, and the program drains,
     for orphan_grace_s at the longest.
@@ -38,7 +43,10 @@ class NodeOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     join: list[str] = []
     name: str = ""
     insecure: bool = False
+    key: str = ""
+    known_keys: str = ""
     join_timeout_s: float = 30.0
+    max_routers: int = 0
     grace_s: float = 30.0
     log_level: str = "info"
     debug: bool = False
@@ -53,7 +61,8 @@ class RouterOptions(NodeOptions, kw_only=True, tag="router"):
     advertise: the address that others are told ("" for the bound one); state_dir: where the registry is kept ("" for
     nowhere); node_id: 16 bytes as hex ("" for the one in the state directory, or a new one).
 
-    policy, policy_kwargs: how endpoints that do not say otherwise choose a backend (see the traffic policies).
+    policy, policy_kwargs: how endpoints that do not say otherwise choose a backend (see the traffic policies);
+    app_dirs: folders that the policies of users are imported from.
     """
 
     bind: str = "tcp://127.0.0.1:7700"
@@ -63,23 +72,29 @@ class RouterOptions(NodeOptions, kw_only=True, tag="router"):
     node_id: str = ""
     policy: str = "random"
     policy_kwargs: dict[str, Any] = {}
+    app_dirs: list[str] = []
 
 
 class GatewayOptions(NodeOptions, kw_only=True, tag="gateway"):
     """http_host, http_port: where to listen (port 0 picks a free one); http_fd: a socket that listens already, or -1.
 
-    max_body_bytes, max_header_bytes, max_connections, max_requests: limits of law 4, each answered with its own status.
+    limits: of HTTP; max_requests: how many it holds at a time.  Each is answered with its own status when it is hit.
     default_timeout_s: the deadline of a request that brings none; 0 for no deadline.
+    tokens: a file with the hashes of the bearer tokens that clients have to show ("": anyone may come in).
+    tls_cert, tls_key: files in PEM format for HTTPS ("": HTTP).  processes: how many share the port.
     """
 
+    max_routers: int = DEFAULT_MAX_ROUTERS
     http_host: str = "127.0.0.1"
     http_port: int = 8000
     http_fd: int = -1
-    max_body_bytes: int = 64 * 1024 * 1024
-    max_header_bytes: int = 64 * 1024
-    max_connections: int = 10_000
+    limits: HttpLimits = HttpLimits()
     max_requests: int = 20_000
     default_timeout_s: float = 30.0
+    tokens: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    processes: int = 1
 
 
 class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
@@ -89,6 +104,7 @@ class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
     own user ("" for none).
     """
 
+    max_routers: int = DEFAULT_MAX_ROUTERS
     slots: int = 64
     resources: dict[str, float] = {}
     app_dirs: list[str] = []

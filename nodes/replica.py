@@ -5,6 +5,7 @@ standard input.  It reports to its parent by lines of JSON on the file descripto
 
     {"state": "ready", "pid": 1234}                 constructed, dialling the routers
     {"state": "failed", "reason": "..."}            the code could not be loaded or constructed; exit status 3
+    {"state": "configured", "user_config": "..."}   another user_config was taken in; with a "reason", refused
     {"state": "draining"}                           SIGTERM, or the parent is gone
     {"state": "exiting", "reason": "..."}           user code called sys.exit(), or is stuck; exit status 1
 
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from zserve.config import BackendConfig, parse_backend_config
+from zserve.config import BackendConfig, parse_backend_config, user_config_digest
 from zserve.errors import ApplicationError, ServeError
 
 from .logs import LEVELS, configure
@@ -238,6 +239,7 @@ class _Replica:
         from zserve.cores.replica import ReplicaCore
         from zserve.handler.executor import Executor
         from zserve.registry.sync import ConfigSync
+        from zserve.security.identity import from_environment
         from zserve.wire.messages import NodeInfo
 
         from .health import HealthChecks
@@ -277,6 +279,7 @@ class _Replica:
             backend=spec.backend,
             code=spec.version,
             on_turn=self._on_turn,
+            security=from_environment(spec.routers),
         )
         hub.start()
         self._reporter.tell("ready", pid=os.getpid(), cpu_s=round(time.process_time(), 4))
@@ -314,13 +317,18 @@ class _Replica:
             self._threads = self._core.threads
             self._executor.resize(self._threads)
         if config.user_config != before.user_config:
-            self._executor.call(lambda: self._apply_user_config(config.user_config))
+            self._executor.call(lambda: self._apply_user_config(config))
 
-    def _apply_user_config(self, user_config: Any) -> None:
+    def _apply_user_config(self, config: BackendConfig) -> None:
+        """In the handler's thread."""
+        reason = ""
         try:
-            self._handler.reconfigure(user_config)
+            self._handler.reconfigure(config.user_config)
         except BaseException as error:
-            log.error("%s", error)
+            reason = str(error) or type(error).__name__
+            log.error("%s", reason)
+        digest = user_config_digest(config).hex()
+        self._tell_loop(lambda: self._reporter.tell("configured", user_config=digest, reason=reason))
 
     async def _close_instance(self) -> None:
         """``close()`` and ``__del__`` of the user's instance, in its thread, behind what that is still busy with."""

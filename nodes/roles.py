@@ -21,6 +21,10 @@ def run_role(options: AnyOptions) -> int:
 
         return run_router(options)
     if isinstance(options, GatewayOptions):
+        if options.processes > 1:
+            from .gateways import run as run_gateways
+
+            return run_gateways(options)
         from .gateway import run as run_gateway
 
         return run_gateway(options)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import random
+import sys
 import time
+from collections.abc import Iterable
 
 from zserve.channel.hub import Hub
 from zserve.cores.router import RouterCore
 from zserve.errors import ServeError
+from zserve.registry.standing import ALONE_S, JOINING_S
 from zserve.registry.sync import ConfigSync
 
 from .identity import new_info, wall_ms
 from .joining import keep_joined, plain
+from .keys import open_security
 from .options import RouterOptions
 from .program import Stop, report, run_program
 from .state import RouterState
@@ -38,17 +43,25 @@ def _publish_address(options: RouterOptions) -> str:
     return options.bind + ".pub"
 
 
+def _open_to_user_code(app_dirs: Iterable[str]) -> None:
+    """Traffic policies of users can be imported from *app_dirs*; nothing there shadows a module of the fabric."""
+    sys.path += [path for path in app_dirs if path not in sys.path]
+    os.environ["ZSERVE_ROUTER"] = "1"  # so that an init() in their modules is told where it is
+
+
 class Router:
     """One router on the running event loop; ``hub`` is its place in the fabric, ``started`` set once it listens."""
 
     def __init__(self, options: RouterOptions, stop: Stop) -> None:
         self._options = options
         self._stop = stop
+        _open_to_user_code(options.app_dirs)
         self._state = RouterState(options.state_dir)
         node = bytes.fromhex(options.node_id) if options.node_id else self._state.node_id()
-        info = new_info("router", options.name, node)
+        security = open_security(options)
+        info = new_info("router", options.name, node, security)
         sync = ConfigSync(info, wall_ms)
-        self._state.load_into(sync.registry, wall_ms())
+        self._state.load_into(sync, wall_ms(), JOINING_S if options.join else ALONE_S)
         self._saved = sync.registry.generation
         self._core = RouterCore(
             sync, random.Random(), wall_ms, policy=options.policy, policy_kwargs=options.policy_kwargs
@@ -62,12 +75,17 @@ class Router:
             advertise=options.advertise,
             join=plain(options.join),
             on_turn=self._on_turn,
+            security=security,
         )
 
     async def run(self) -> int:
         hub, core, options = self.hub, self._core, self._options
         if not options.bind:
             raise ServeError("a router needs an address to listen on: --bind tcp://127.0.0.1:7700")
+        try:
+            core.endpoints.check_policy(options.policy, options.policy_kwargs)
+        except (TypeError, ValueError) as error:
+            raise ServeError(f"queueing policy: {error}") from None
         hub.start()
         self.started.set()
         joining = asyncio.ensure_future(keep_joined(hub, options))
@@ -94,21 +112,33 @@ class Router:
             joining.cancel()
             saving.cancel()
             await hub.stop("the router is shutting down")
-            self._state.save(core.sync.registry, wall_ms())
+            if not core.sync.standing.in_doubt:
+                self._state.save(core.sync.registry, wall_ms())
+                self._state.touch(wall_ms(), 0)
             self._state.close()
 
     def _on_turn(self) -> None:
         # Before the outbox leaves: a write is on disk when it is acknowledged.
-        registry = self._core.sync.registry
-        if registry.generation != self._saved:
+        registry, standing = self._core.sync.registry, self._core.sync.standing
+        if standing.given_up:
+            self._state.given_up(standing.given_up)
+            standing.given_up = 0
+            self._saved = -1
+        if registry.generation != self._saved and not standing.in_doubt:
             self._saved = registry.generation
             self._state.save(registry, wall_ms())
+        notices = self._core.endpoints.notices
+        while notices:
+            log.warning("%s", notices.popleft())
         if self._core.shutdown_reason:
             self._stop.request(self._core.shutdown_reason)
 
     async def _save_again(self) -> None:
-        """Try again what could not be saved."""
+        """Try again what could not be saved, and note now and then that this router runs."""
         while True:
             await asyncio.sleep(1.0)
+            if self._core.sync.standing.in_doubt:
+                continue
             if self._state.behind:
                 self._state.save(self._core.sync.registry, wall_ms())
+            self._state.touch(wall_ms())

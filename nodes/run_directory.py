@@ -109,7 +109,8 @@ class RunDirectory:
         """Write ``fabric.json``, by which :func:`find_fabrics` finds this fabric."""
         fabric = Fabric(name=self.name, pid=self._owner, address=address, http=http, run_dir=str(self.path))
         draft = self.path / "fabric.json.new"
-        draft.write_bytes(msgspec.json.encode(fabric) + b"\n")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(fabric) + b"\n")
         draft.rename(self.path / "fabric.json")
         return fabric
 

@@ -7,22 +7,20 @@ share is missing then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from zserve.control.client import ControlClient
+from zserve.control.totals import add_counters
 from zserve.errors import ServeError
 
-__all__ = ["HINT_AFTER", "add_counters", "add_up", "ask_all", "hints_of"]
+__all__ = ["HINT_AFTER", "add_up", "ask_all", "hints_of"]
 
 OTHERS_TIMEOUT_S = 2.0
 """How long a router may take to answer before it is marked as not answering."""
 HINT_AFTER = 50
 """Requests after which a backend that could batch, and never did, is worth a word."""
-
-_MAXIMA = frozenset(("max", "largest", "backlog_s"))
-_DROPPED = frozenset(("mean", "replicas", "service_time", "backlog_s", "policy"))
 
 
 def ask_all(client: ControlClient, ask: Callable[[str], Any] | None = None) -> dict[str, Any]:
@@ -64,9 +62,9 @@ def add_up(status: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, An
     total = dict(status)
     own = status.get("router", {})
     answered = [status, *(other for other in others.values() if isinstance(other, Mapping))]
-    total["nodes"] = _union((node for each in answered for node in each.get("nodes", ())), "id")
+    total["nodes"] = _union((node for each in answered for node in each.get("nodes", ())), "id", prefer="suspect")
     total["replicas"] = sorted(
-        _union((replica for each in answered for replica in each.get("replicas", ())), "id", prefer="linked"),
+        _replicas(answered),
         key=lambda replica: (replica.get("backend", ""), replica.get("index", 0)),
     )
     total["conflicts"] = _union((each for status in answered for each in status.get("conflicts", ())), "loser")
@@ -80,6 +78,7 @@ def add_up(status: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, An
         }
         for name, backend in status.get("backends", {}).items()
     }
+    total["endpoints"] = {name: _endpoint(name, answered) for name in status.get("endpoints", {})}
     total["routers"] = [_router(node, status, others, own) for node in total["nodes"] if node.get("role") == "router"]
     total["disagree"] = sorted(
         {
@@ -93,6 +92,16 @@ def add_up(status: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, An
     return total
 
 
+def _endpoint(name: str, answered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """As the first router has it, with what became of a policy of the user's on all of them."""
+    told = [each.get("endpoints", {}).get(name, {}) for each in answered]
+    return {
+        **told[0],
+        "policy_fallbacks": sum(each.get("policy_fallbacks", 0) for each in told),
+        "policy_faults": [fault for each in told for fault in each.get("policy_faults", ())],
+    }
+
+
 def _router(
     node: Mapping[str, Any], status: Mapping[str, Any], others: Mapping[str, Any], own: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -103,6 +112,17 @@ def _router(
     return {**facts, "answers": False, "error": str(said) if said is not None else "not named by the router asked"}
 
 
+def _replicas(answered: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Linked with any router is linked, suspected by any is suspected."""
+    found = [replica for each in answered for replica in each.get("replicas", ())]
+    suspects = {replica.get("id"): replica["suspect"] for replica in found if replica.get("suspect")}
+    replicas = _union(found, "id", prefer="linked")
+    for replica in replicas:
+        if replica.get("id") in suspects:
+            replica["suspect"] = suspects[replica["id"]]
+    return replicas
+
+
 def _union(items: Iterable[Mapping[str, Any]], key: str, prefer: str = "") -> list[dict[str, Any]]:
     """Each item once, by *key*: the first one, or the first that has *prefer*."""
     found: dict[Any, dict[str, Any]] = {}
@@ -111,30 +131,6 @@ def _union(items: Iterable[Mapping[str, Any]], key: str, prefer: str = "") -> li
         if name not in found or (prefer and item.get(prefer) and not found[name].get(prefer)):
             found[name] = dict(item)
     return list(found.values())
-
-
-def add_counters(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The sum of what :meth:`BackendQueue.statistics` gives on several routers.
-
-    Numbers are added and largest ones kept; what has no sum (estimates, single replicas) is left out.
-    """
-    total: dict[str, Any] = {}
-    for numbers in counters:
-        _add(total, numbers)
-    sizes = total.get("batch_size")
-    if isinstance(sizes, dict):
-        sizes["mean"] = total.get("sent", 0) / total["batches"] if total.get("batches") else 0.0
-    return total
-
-
-def _add(total: dict[str, Any], numbers: Mapping[str, Any]) -> None:
-    for key, value in numbers.items():
-        if key in _DROPPED:
-            continue
-        if isinstance(value, Mapping):
-            _add(total.setdefault(key, {}), value)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            total[key] = max(total.get(key, 0), value) if key in _MAXIMA else total.get(key, 0) + value
 
 
 def hints_of(status: Mapping[str, Any]) -> list[str]:

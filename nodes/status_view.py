@@ -47,7 +47,8 @@ def _nodes(status: Mapping[str, Any]) -> Table:
                 for replica in status.get("replicas", ())
             )
             slots = f"{used}/{node.get('slots', 0)}"
-        state = "leaving" if node.get("leaving") else "no answer" if node.get("id") in silent else "up"
+        state = "no answer" if node.get("id") in silent else "up"
+        state = "leaving" if node.get("leaving") else "suspect" if node.get("suspect") else state
         table.add(
             node["role"],
             node.get("name") or node.get("id", "")[:8],
@@ -73,7 +74,8 @@ def _endpoints(status: Mapping[str, Any]) -> Table:
             status.get("versions", {}).get(f"endpoint/{name}", ""),
             (traffic or "none: answers 503")
             + (f"  shadows {shadows}" if shadows else "")
-            + (f"  policy {policy}" if policy != "random" else ""),
+            + (f"  policy {policy}" if policy != "random" else "")
+            + (f" (failed {_count(failed)} times)" if (failed := endpoint.get("policy_fallbacks")) else ""),
         )
     return table
 
@@ -114,6 +116,8 @@ def _replicas(status: Mapping[str, Any]) -> Table:
         state = str(replica.get("state", ""))
         if state == "ready" and not replica.get("linked", True):
             state = "ready (no link)"
+        elif replica.get("suspect"):
+            state = "suspect"
         worker = str(replica.get("node", ""))
         table.add(
             replica.get("backend", ""),
@@ -123,7 +127,7 @@ def _replicas(status: Mapping[str, Any]) -> Table:
             replica.get("restarts", 0),
             names.get(worker) or worker[:8],
             str(replica.get("version", ""))[:12],
-            _last_line(str(replica.get("reason", ""))),
+            str(replica.get("suspect") or "") or _last_line(str(replica.get("reason", ""))),
         )
     return table
 
@@ -170,10 +174,20 @@ def _what_was_lost(conflict: Mapping[str, Any]) -> str:
 def _remarks(status: Mapping[str, Any]) -> str:
     """Lines about what is not as it should be, or could be better."""
     lines = [
+        f"{node.get('role')} {node.get('name') or node.get('id', '')[:8]} is suspected: {_printable(node['suspect'])}"
+        for node in status.get("nodes", ())
+        if node.get("suspect") and node.get("role") != "client"
+    ]
+    lines += [
         f"router {router.get('name') or router.get('address')} does not answer, its counts are missing: "
         f"{_printable(' '.join(str(router.get('error', '')).split()))}"
         for router in status.get("routers", ())
         if not router.get("answers", True)
+    ]
+    lines += [
+        f"endpoint {name} shares by weight at random on router {fault.get('router', '')}: {_printable(fault['fault'])}"
+        for name, endpoint in sorted(status.get("endpoints", {}).items())
+        for fault in endpoint.get("policy_faults", ())
     ]
     if disagree := status.get("disagree"):
         more = f" and {len(disagree) - 5} more" if len(disagree) > 5 else ""

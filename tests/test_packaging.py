@@ -10,7 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*ROOT.glob("zserve/**/*.py"), *ROOT.glob("nodes/**/*.py")])
-PURE = [*ROOT.glob("zserve/cores/*.py"), *ROOT.glob("zserve/scheduling/*.py"), ROOT / "zserve/channel/links.py"]
+PURE = [
+    *ROOT.glob("zserve/cores/*.py"),
+    *ROOT.glob("zserve/scheduling/*.py"),
+    ROOT / "zserve/channel/links.py",
+    *[ROOT / f"zserve/security/{name}.py" for name in ("guard", "known_keys", "roles", "tokens")],
+]
 FORBIDDEN = "asyncio concurrent multiprocessing os select socket subprocess threading time uvloop zmq"
 
 

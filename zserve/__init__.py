@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import context as context
     from .config import BackendConfig as BackendConfig
     from .control.api import create_backend as create_backend
     from .control.api import create_endpoint as create_endpoint
@@ -106,10 +107,12 @@ _HOMES = {
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *sorted(_HOME)]
+__all__ = ["__version__", "context", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "context":
+        return import_module(".context", __name__)
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -119,4 +122,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), "context", *_HOME})

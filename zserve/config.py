@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+import orjson
 
-__all__ = ["BackendConfig", "parse_backend_config"]
+__all__ = ["QUEUE_ORDERS", "BackendConfig", "parse_backend_config", "user_config_digest"]
+
+
+QUEUE_ORDERS = ("edf", "fifo")
 
 
 class BackendConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -20,6 +25,8 @@ class BackendConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     batch_wait_timeout: seconds that a batch may wait for more requests, from its first one; 0 never waits.
     max_concurrent_queries: requests that one replica holds at a time, over all routers together; None derives it.
     max_queued_requests: how many requests may wait in one router for this backend; more get 429.
+    queue_order: which request is next: "edf", the one with the earliest deadline (those without one wait in line
+        and never starve), or "fifo", first in, first out.
     slo_ms: default deadline of a request that brings none, in milliseconds; None for the gateway's default.
     retryable: a request may be run again when its replica dies under it, whatever its method.
     resources: labels and amounts that a worker node must have free to hold a replica.
@@ -34,6 +41,7 @@ class BackendConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     batch_wait_timeout: float = 0.0
     max_concurrent_queries: int | None = None
     max_queued_requests: int = 10_000
+    queue_order: str = "edf"
     slo_ms: float | None = None
     retryable: bool = False
     resources: dict[str, float] = {}
@@ -83,8 +91,17 @@ def parse_backend_config(
         raise TypeError(f"backend config: {error}") from None
 
 
+def user_config_digest(config: BackendConfig) -> bytes:
+    """Eight bytes that tell one ``user_config`` from another."""
+    return hashlib.blake2b(orjson.dumps(config.user_config, option=orjson.OPT_SORT_KEYS), digest_size=8).digest()
+
+
 def _check(key: str, value: Any) -> None:
     if key == "user_config":
+        return
+    if key == "queue_order":
+        if value not in QUEUE_ORDERS:
+            raise ValueError(f"{key} must be one of {', '.join(QUEUE_ORDERS)}, not {value!r}")
         return
     if key == "retryable":
         if not isinstance(value, bool):

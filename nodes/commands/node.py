@@ -11,24 +11,44 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from zserve.registry.neighbours import DEFAULT_MAX_ROUTERS
+
 from ..addresses import beyond_loopback, node_address, split_host_port
 from ..options import GatewayOptions, RouterOptions, TogetherOptions, WorkerOptions
 from ..roles import ROLES, run_role
 from ..settings import setting
-from .options import app_dir_option, debug_option, log_level_option, slots_option
+from .limits import LIMIT_OPTIONS, http_limits, limit_options
+from .options import (
+    app_dir_option,
+    check_queueing_policy,
+    debug_option,
+    gateways_option,
+    log_level_option,
+    queueing_policy_options,
+    slots_option,
+)
+from .security import http_security_options, key_options
 
 __all__ = ["command"]
 
-# Options that mean something to one role only.
-_OF_ROLE = {
-    "http": "gateway",
-    "bind": "router",
-    "publish": "router",
-    "advertise": "router",
-    "state_dir": "router",
-    "slots": "worker",
-    "resources": "worker",
-    "app_dir": "worker",
+# Options that mean something to some roles only.
+_OF_ROLES = {
+    "http": ("gateway",),
+    "gateways": ("gateway",),
+    **dict.fromkeys(LIMIT_OPTIONS, ("gateway",)),
+    "bind": ("router",),
+    "publish": ("router",),
+    "advertise": ("router",),
+    "state_dir": ("router",),
+    "queueing_policy": ("router",),
+    "policy_kwargs": ("router",),
+    "tokens": ("gateway",),
+    "tls_cert": ("gateway",),
+    "tls_key": ("gateway",),
+    "slots": ("worker",),
+    "resources": ("worker",),
+    "app_dir": ("worker", "router"),
+    "max_routers": ("gateway", "worker"),
 }
 
 
@@ -99,6 +119,8 @@ _ADDRESS = _Parsed("ADDRESS", node_address)
     show_default=True,
     help="Gateway: where it listens for HTTP. Port 0 picks a free one.",
 )
+@limit_options
+@gateways_option
 @slots_option
 @setting(
     "--resource",
@@ -108,14 +130,24 @@ _ADDRESS = _Parsed("ADDRESS", node_address)
     help="Worker: what it offers to backends that ask for it, as in gpu=1; repeatable.",
 )
 @app_dir_option
+@queueing_policy_options
 @setting("--name", default="", help="A name for people, shown by `zserve status`. Default: role and process id.")
+@key_options
 @setting("--insecure", is_flag=True, help="Allow plain tcp beyond this machine: anyone who reaches it controls it.")
+@http_security_options
 @setting(
     "--join-timeout",
     type=click.FloatRange(0),
     default=30.0,
     show_default=True,
     help="Seconds until it is an error that no router of --join answers; 0: never.",
+)
+@setting(
+    "--max-routers",
+    type=click.IntRange(0),
+    default=DEFAULT_MAX_ROUTERS,
+    show_default=True,
+    help="Gateway, worker: links with so many routers, where there are more; 0: with all.",
 )
 @setting(
     "--timeout-graceful-shutdown",
@@ -148,27 +180,41 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
       zserve node --role router --bind tcp://127.0.0.1:7701 --join tcp://127.0.0.1:7700
 
     \b
+    A router that shares requests by a class of yours (docs/scheduling.md), of which every router needs the module:
+      zserve node --role router --app-dir . --queueing-policy policies:Overflow --policy-kwargs '{"limit": 8}'
+
+    \b
     A gateway and a router in one process, which answers sooner:
       zserve node --role gateway --role router --bind tcp://127.0.0.1:7700 --http 127.0.0.1:8000
+
+    \b
+    Between machines, with keys (`zserve keygen --help` shows how to make them) and HTTPS:
+      zserve node --role router --bind tcp://10.0.0.1:7700 --key router.key --known-keys known-keys
+      zserve node --role gateway --join tcp://10.0.0.1:7700 --key edge.key --known-keys known-keys \\
+        --http 0.0.0.0:8443 --tls-cert cert.pem --tls-key key.pem --tokens tokens
     """
     if len(set(roles)) > 1 and set(roles) != {"gateway", "router"}:
         raise click.UsageError(
             "a gateway and a router can share a process, a worker has one of its own; start another `zserve node`", ctx
         )
     role = "+".join(sorted(set(roles)))
-    for name, owner in _OF_ROLE.items():
-        if owner not in roles and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+    for name, owners in _OF_ROLES.items():
+        if not set(owners) & set(roles) and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = next(max(option.opts, key=len) for option in ctx.command.params if option.name == name)
-            raise click.UsageError(f"{option} is for a {owner}, not for a {role}", ctx)
+            raise click.UsageError(f"{option} is for a {' or a '.join(owners)}, not for a {role}", ctx)
     if "router" not in roles and not join:
         raise click.UsageError(
             f"a {role} needs --join with the address of a router, as in --join tcp://127.0.0.1:7700", ctx
         )
+    _check_security(ctx, given)
     _refuse_open_network(ctx, roles, join, given)
+    check_queueing_policy(given["queueing_policy"], given["policy_kwargs"])
     common: dict[str, Any] = {
         "join": list(join),
         "name": given["name"] or f"{role}-{os.getpid()}",
         "insecure": given["insecure"],
+        "key": given["key"],
+        "known_keys": given["known_keys"],
         "join_timeout_s": given["join_timeout"],
         "grace_s": given["grace_s"],
         "log_level": given["log_level"],
@@ -181,23 +227,54 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
         publish=given["publish"] or "",
         advertise=given["advertise"] or "",
         state_dir=str(given["state_dir"] or ""),
+        policy=given["queueing_policy"],
+        policy_kwargs=given["policy_kwargs"],
+        app_dirs=[str(given["app_dir"])],
         **common,
     )
     if role == "router":
         return run_role(router)
     if role != "worker":
         host, port = split_host_port(given["http"])
-        gateway = GatewayOptions(http_host=host, http_port=port, http_fd=given["http_fd"], **common)
+        gateway = GatewayOptions(
+            max_routers=given["max_routers"],
+            http_host=host,
+            http_port=port,
+            http_fd=given["http_fd"],
+            limits=http_limits(given),
+            tokens=given["tokens"],
+            tls_cert=given["tls_cert"],
+            tls_key=given["tls_key"],
+            processes=given["gateways"],
+            **common,
+        )
+        if role != "gateway" and gateway.processes > 1:
+            raise click.UsageError(
+                "--gateways is for gateways that have their processes to themselves; start the router as a node of its "
+                "own",
+                ctx,
+            )
         return run_role(gateway if role == "gateway" else TogetherOptions(router=router, gateway=gateway, **common))
     return run_role(
         WorkerOptions(
-            slots=given["slots"], resources=_resources(given["resources"]), app_dirs=[str(given["app_dir"])], **common
+            max_routers=given["max_routers"],
+            slots=given["slots"],
+            resources=_resources(given["resources"]),
+            app_dirs=[str(given["app_dir"])],
+            **common,
         )
     )
 
 
+def _check_security(ctx: click.Context, given: dict[str, Any]) -> None:
+    if bool(given["key"]) != bool(given["known_keys"]):
+        raise click.UsageError("--key and --known-keys go together; `zserve keygen --help` shows how to make both", ctx)
+    if given["tls_key"] and not given["tls_cert"]:
+        raise click.UsageError("--tls-key needs --tls-cert, the certificate that it belongs to", ctx)
+
+
 def _refuse_open_network(ctx: click.Context, roles: Sequence[str], join: Sequence[str], given: dict[str, Any]) -> None:
-    if given["insecure"]:
+    if given["insecure"] or given["key"]:
         return
     addresses = {"--join": list(join)}
     if "router" in roles:
@@ -207,7 +284,8 @@ def _refuse_open_network(ctx: click.Context, roles: Sequence[str], join: Sequenc
         for address in values:
             if beyond_loopback(address):
                 raise click.UsageError(
-                    f"{option} {address} leaves this machine in plain tcp, open to everyone who reaches it; use a "
-                    "loopback or ipc address, or allow it with --insecure on a network that you trust",
+                    f"{option} {address} leaves this machine in plain tcp, open to everyone who reaches it; give "
+                    "the nodes keys (`zserve keygen --help`), use a loopback or ipc address, or allow it with "
+                    "--insecure on a network that you trust",
                     ctx,
                 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,8 +11,19 @@ import click
 
 from ..logs import LEVELS
 from ..settings import setting
+from .security import client_key_options
 
-__all__ = ["address_option", "app_dir_option", "debug_option", "log_level_option", "slots_option"]
+__all__ = [
+    "address_option",
+    "app_dir_option",
+    "check_queueing_policy",
+    "debug_option",
+    "gateways_option",
+    "log_level_option",
+    "policy_kwargs_type",
+    "queueing_policy_options",
+    "slots_option",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -44,6 +56,17 @@ def log_level_option(default: str) -> Callable[[Command], Command]:
     )
 
 
+def gateways_option(command: Command) -> Command:
+    """``--gateways``; the command gets ``gateways: int``."""
+    return setting(
+        "--gateways",
+        type=click.IntRange(1, 256),
+        default=1,
+        show_default=True,
+        help="Processes that answer HTTP, all on the one port.",
+    )(command)
+
+
 def slots_option(command: Command) -> Command:
     """``--slots``; the command gets ``slots: int``."""
     return setting(
@@ -66,8 +89,56 @@ def app_dir_option(command: Command) -> Command:
     )(command)
 
 
+class _JsonObject(click.ParamType):  # type: ignore[type-arg]  # not generic in all versions of click
+    """A JSON object; from a settings file, a table."""
+
+    name = "JSON"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            given = value if isinstance(value, Mapping) else json.loads(value)
+        except ValueError as error:
+            self.fail(f"{value!r} is not JSON: {error}", param, ctx)
+        if not isinstance(given, Mapping):
+            self.fail(f"{value!r} is not a JSON object, as in '{{\"packing_num\": 8}}'", param, ctx)
+        return dict(given)
+
+
+policy_kwargs_type = _JsonObject()
+
+
+def queueing_policy_options(command: Command) -> Command:
+    """``--queueing-policy`` and ``--policy-kwargs``, of the same names as arguments of the command."""
+    command = setting(
+        "--policy-kwargs",
+        type=policy_kwargs_type,
+        default="{}",
+        show_default=True,
+        help="""Settings of --queueing-policy, as in '{"packing_num": 8}'.""",
+    )(command)
+    return setting(
+        "--queueing-policy",
+        default="random",
+        show_default=True,
+        metavar="POLICY",
+        help="How endpoints that do not say otherwise choose a backend: random (by weight), round_robin, power_of_two, "
+        "fixed_packing, or a class of yours, package.module:Class.",
+    )(command)
+
+
+def check_queueing_policy(queueing_policy: str, policy_kwargs: Mapping[str, Any]) -> None:
+    """Raises :class:`click.BadParameter` for what can be seen to be wrong without importing it."""
+    from zserve.control.checks import check_traffic_policy
+
+    try:
+        check_traffic_policy(queueing_policy, policy_kwargs, "--queueing-policy")
+    except (TypeError, ValueError) as error:
+        raise click.UsageError(str(error)) from None
+
+
 def address_option(command: Command) -> Command:
     """``--address``; the command gets ``address: str | None``, for :func:`reach.connect`."""
+    command = client_key_options(command)
     return setting(
         "--address",
         metavar="ADDRESS",

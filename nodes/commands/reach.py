@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "routers_of"]
 
+TOKEN_VARIABLE = "ZSERVE_TOKEN"
+"""A token for gateways that ask for one."""
 _PAGE_LIMIT = 1 << 20
 _PAGE_TIMEOUT_S = 5.0
 _EACH_TIMEOUT_S = 2.0
@@ -56,11 +59,13 @@ def routers_of(url: str) -> list[str]:
     parts = urllib.parse.urlsplit(url)
     page = f"{parts.scheme}://{parts.netloc}/-/fabric"
     try:
-        with _opener.open(page, timeout=_PAGE_TIMEOUT_S) as answer:
+        with _opener.open(_asking(page), timeout=_PAGE_TIMEOUT_S) as answer:
             said = json.loads(answer.read(_PAGE_LIMIT))
         routers = [address for address in said["routers"] if isinstance(address, str)]
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code == 401:
+            raise FabricUnreachable(f"{page} asks for a token; put yours into {TOKEN_VARIABLE}") from None
         raise FabricUnreachable(f"{page} answers {error.code}; is that the URL of a zserve gateway?") from None
     except (KeyError, TypeError, ValueError):
         raise FabricUnreachable(f"{page} does not answer as a zserve gateway") from None
@@ -70,6 +75,13 @@ def routers_of(url: str) -> list[str]:
     if not routers:
         raise ServeError(f"the gateway at {url} is not linked with any router at the moment; try again")
     return routers
+
+
+def _asking(page: str) -> urllib.request.Request:
+    request = urllib.request.Request(page)
+    if token := os.environ.get(TOKEN_VARIABLE):
+        request.add_header("Authorization", f"Bearer {token}")
+    return request
 
 
 def _first_that_answers(url: str, routers: Sequence[str]) -> ControlClient:

@@ -5,12 +5,23 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
+from zserve.errors import ApplicationError
+
 from ..launch import LocalFabric, interruptible
 from ..settings import setting
-from .options import app_dir_option, debug_option, log_level_option, slots_option
+from .options import (
+    app_dir_option,
+    check_queueing_policy,
+    debug_option,
+    gateways_option,
+    log_level_option,
+    queueing_policy_options,
+    slots_option,
+)
 
 __all__ = ["command"]
 
@@ -23,8 +34,10 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 @setting(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks a free one."
 )
+@gateways_option
 @slots_option
 @app_dir_option
+@queueing_policy_options
 @setting(
     "--state-dir",
     type=click.Path(file_okay=False, path_type=Path, resolve_path=True),
@@ -45,8 +58,11 @@ def command(
     target: str,
     host: str,
     port: int,
+    gateways: int,
     slots: int,
     app_dir: Path,
+    queueing_policy: str,
+    policy_kwargs: dict[str, Any],
     state_dir: Path | None,
     name: str,
     grace_s: float,
@@ -72,14 +88,18 @@ def command(
     """
     started_at = time.monotonic()
     _check_target(target)
+    check_queueing_policy(queueing_policy, policy_kwargs)
     with interruptible():
         fabric = LocalFabric(
             host=host,
             port=port,
+            gateways=gateways,
             slots=slots,
             name=name or target.partition(":")[0],
             app_dir=app_dir,
             state_dir=state_dir,
+            policy=queueing_policy,
+            policy_kwargs=policy_kwargs,
             grace_s=grace_s,
             log_level=log_level,
             debug=debug,
@@ -104,7 +124,10 @@ def _serve(fabric: LocalFabric, target: str, app_dir: Path, started_at: float) -
     application = load_application(target, app_dir)
     place = fabric.started()
     with ControlClient(place.address, name="zserve run") as client:
-        apply(application.declarations, Operations(client, CodeNamer(place.code_dir, [str(app_dir)])))
+        try:
+            apply(application.declarations, Operations(client, CodeNamer(place.code_dir, [str(app_dir)])))
+        except (TypeError, ValueError) as error:  # what the module declares, or the options say, is refused
+            raise ApplicationError(f"cannot serve {target}: {error}") from error
     fabric.take_over_signals()
     took_s = time.monotonic() - started_at
     click.echo(f"zserve: serving {target} on {place.http} (started in {took_s:.1f} s; Ctrl-C stops)")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from .options import address_option, debug_option
+from .options import address_option, debug_option, policy_kwargs_type
 from .reach import connect
 
 __all__ = ["command"]
@@ -18,9 +20,18 @@ def command() -> None:
 @command.command("set")
 @click.argument("endpoint")
 @click.argument("shares", nargs=-1, required=True, metavar="BACKEND=WEIGHT...")
+@click.option("--policy", help="Another traffic policy, by its short name or as package.module:Class.")
+@click.option("--policy-kwargs", type=policy_kwargs_type, help="Settings of the policy, as in '{\"packing_num\": 8}'.")
 @address_option
 @debug_option
-def set_traffic(endpoint: str, shares: tuple[str, ...], address: str | None, debug: bool) -> None:
+def set_traffic(
+    endpoint: str,
+    shares: tuple[str, ...],
+    policy: str | None,
+    policy_kwargs: dict[str, Any] | None,
+    address: str | None,
+    debug: bool,
+) -> None:
     """Share the requests of ENDPOINT among backends; the weights have to sum to 1.
 
     The next request on is shared in the new way, at every gateway; nothing is restarted.
@@ -29,10 +40,12 @@ def set_traffic(endpoint: str, shares: tuple[str, ...], address: str | None, deb
     Example, a tenth of the traffic for a new model:
       zserve traffic set digits SVM:v1=0.9 RandomForest:v2=0.1
     """
+    from zserve.control.operations import Operations
+
     weights = _parse(shares)
     with connect(address) as client:
         try:
-            client.call("set_traffic", {"endpoint": endpoint, "traffic": weights})
+            Operations(client).set_traffic(endpoint, weights, policy, policy_kwargs)
         except (ValueError, KeyError, TypeError) as error:
             raise click.ClickException(str(error.args[0] if error.args else error)) from None
     click.echo(f"{endpoint}: {_shares(weights)}")

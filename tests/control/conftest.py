@@ -37,6 +37,7 @@ class FakeRouter:
         self.pings = 0
         self.answers: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self.fail_backends: dict[str, str] = {}
+        self.revisions: dict[str, int] = {}
         self.resets = 0  # HELLOs still to be answered with RESET
         self.version = VERSION
         self.greets = True
@@ -152,7 +153,15 @@ class FakeRouter:
 
     def _update_backend(self, args: dict[str, Any]) -> Any:
         self.backends[args["name"]] = args
+        self.revisions[args["name"]] = self.revisions.get(args["name"], 1) + 1
         return {"result": None}
+
+    def _list_records(self, _args: dict[str, Any]) -> Any:
+        def record(name: str, args: dict[str, Any]) -> dict[str, Any]:
+            revision = self.revisions.get(name, 1)
+            return {"stamp": f"{revision:02x}", "revision": revision, "value": args}
+
+        return {"result": {f"backend/{name}": record(name, args) for name, args in self.backends.items()}}
 
     def _wait_backend(self, args: dict[str, Any]) -> Any:
         from zserve.errors import ApplicationError

@@ -133,10 +133,28 @@ def test_what_the_router_is_asked(joined):
     assert serve.get_backend_config("b") == {"num_replicas": 1, "of": "b"}
     joined.answers["status"] = lambda _args: {"result": {"nodes": []}}
     assert serve.status() == {"nodes": [], "address": joined.address}
-    joined.answers["stat"] = lambda _args: {"result": {"endpoints": {}}}
-    assert serve.stat() == {"endpoints": {}}
+    figures = {"answered": 2, "errors": 1, "latest_s": 3e-6, "histogram": {"0": 2}}
+    counted = {"endpoints": {"e": figures}, "backends": {"b": {"sent": 1}}}
+    joined.answers["stat"] = lambda _args: {"result": counted}
+    stat = serve.stat()
+    assert stat["backends"] == {"b": {"sent": 1}}
+    assert (stat["endpoints"]["e"]["answered"], stat["endpoints"]["e"]["errors"]) == (2, 1)
     serve.delete_backend("b")
     assert joined.calls[-1] == ("delete_backend", {"name": "b"})
+
+
+def test_a_policy_is_sent_as_it_is_given(joined):
+    joined.endpoints["e"] = {"traffic": {}}
+    named = {"endpoint": "e", "traffic": {"b": 1.0}}
+    serve.set_traffic("e", {"b": 1}, "my.policies:Nearest", {"zone": "eu", "spread": [1, 2]})
+    assert joined.calls[-1] == (
+        "set_traffic",
+        {**named, "policy": "my.policies:Nearest", "policy_kwargs": {"zone": "eu", "spread": [1, 2]}},
+    )
+    serve.split("e", {"b": 1}, policy="round_robin")
+    assert joined.calls[-1] == ("set_traffic", {**named, "policy": "round_robin"})
+    serve.set_traffic("e", {"b": 1}, policy_kwargs={"packing_num": 4})
+    assert joined.calls[-1] == ("set_traffic", {**named, "policy_kwargs": {"packing_num": 4}})
 
 
 def test_weights_may_miss_one_by_a_rounding_error(joined):
@@ -207,6 +225,12 @@ BAD = [
     ("set_traffic", ("e", {"b": float("nan")}), {}, ValueError, "must be 0 or more, not nan"),
     ("set_traffic", ("e", {"b": 0.5, "c": 0.4}), {}, ValueError, "must sum to 1, these sum to 0.9"),
     ("set_traffic", ("e", {}), {}, ValueError, "these sum to 0"),
+    ("set_traffic", ("e", {"b": 1}, "best"), {}, ValueError, "policy must be one of .*, or 'package.module:Class'"),
+    ("set_traffic", ("e", {"b": 1}, 7), {}, TypeError, "policy must be a string, not 7"),
+    ("set_traffic", ("e", {"b": 1}, "m:P", [1]), {}, TypeError, "policy_kwargs must be a dict"),
+    ("set_traffic", ("e", {"b": 1}, None, "x"), {}, TypeError, "policy_kwargs must be a dict, not 'x'"),
+    ("split", ("e", {"b": 1}, "m:P", {"x": object()}), {}, TypeError, "policy_kwargs must be made of None, bool, int"),
+    ("split", ("e", {"b": 1}, "random", {"packing_num": 2}), {}, ValueError, "'packing_num' is unknown"),
     ("split", ("e", {"b": 1.1}), {}, ValueError, "these sum to 1.1"),
     ("link", ("e", None), {}, TypeError, "backend must be a string"),
     ("shadow_traffic", ("e", "b", 1.1), {}, ValueError, "proportion must be between 0 and 1, not 1.1"),
@@ -222,11 +246,46 @@ def test_bad_arguments_are_named_and_nothing_is_asked(joined, call, arguments, k
     assert joined.calls == []
 
 
+def raising(error):
+    def answer(_args):
+        raise error
+
+    return answer
+
+
 def test_a_constructor_that_fails_leaves_no_backend(joined):
     joined.fail_backends["b"] = 'Traceback (most recent call last):\n  File "model.py"\nOSError: no weights'
     with pytest.raises(ApplicationError, match="OSError: no weights"):
         serve.create_backend("b", RequestHandler)
     assert serve.list_backends() == {}
+
+
+@pytest.mark.parametrize("meddled", [False, True])
+def test_an_update_that_fails_is_taken_back_unless_somebody_has_written_since(joined, meddled):
+    serve.create_backend("b", batcher)
+    before = joined.backends["b"]
+    joined.fail_backends["b"] = "ValueError: no such file"
+    if meddled:
+        joined.answers["wait_backend"] = lambda args: (joined._update_backend(before), joined._wait_backend(args))
+    with pytest.raises(ApplicationError, match="no such file"):
+        serve.update_backend("b", RequestHandler)
+    if meddled:
+        assert "apply_changes" not in joined.ops()
+    else:
+        assert joined.args("apply_changes") == {"changes": [{"key": "backend/b", "value": before, "parent": "02"}]}
+
+
+def test_a_user_config_that_is_refused_is_taken_back(joined):
+    serve.create_backend("b", RequestHandler)
+    before = joined.backends["b"]
+    joined.answers["update_backend_config"] = lambda args: joined._update_backend({**before, **args})
+    joined.answers["wait_configured"] = raising(ApplicationError("reconfigure() failed"))
+    with pytest.raises(ApplicationError, match="reconfigure"):
+        serve.update_backend_config("b", {"user_config": {"bad": 1}})
+    assert joined.args("apply_changes") == {"changes": [{"key": "backend/b", "value": before, "parent": "02"}]}
+    joined.calls.clear()
+    serve.update_backend_config("b", {"max_batch_size": 1})
+    assert joined.ops() == ["update_backend_config"], "other settings have nothing to wait for"
 
 
 def test_an_existing_backend_is_not_taken_away_by_a_second_create(joined):
@@ -309,6 +368,12 @@ def test_bad_arguments_of_init(keywords, error, text):
         serve.init(**keywords)
 
 
+def test_init_says_that_a_fabric_that_is_joined_has_a_policy_of_its_own(router):
+    with pytest.warns(serve.ServeWarning, match="queueing_policy='m:P' has no effect: .*set_traffic") as told:
+        serve.init(router.address, queueing_policy="m:P")
+    assert told[0].filename == __file__
+
+
 def test_init_joins_the_address_of_the_environment(router, monkeypatch):
     monkeypatch.setenv("ZSERVE_ADDRESS", router.address)
     serve.init()
@@ -339,9 +404,13 @@ def test_nobody_at_the_address(tmp_path):
         serve.status()
 
 
-def test_init_inside_of_a_replica_explains_itself(monkeypatch):
-    monkeypatch.setenv("ZSERVE_REPLICA", "1")
-    with pytest.raises(ServeError, match="__main__"):
+@pytest.mark.parametrize(
+    ("variable", "where"),
+    [("ZSERVE_REPLICA", "a replica, which imports"), ("ZSERVE_ROUTER", "a router, which imports")],
+)
+def test_init_inside_of_a_process_of_the_fabric_explains_itself(monkeypatch, variable, where):
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(ServeError, match=f"inside of {where}.*__main__"):
         serve.init()
 
 

@@ -12,7 +12,7 @@ import zmq
 from zserve.control import client as client_module
 from zserve.control.client import ControlClient, normal_address
 from zserve.errors import ApplicationError, FabricUnreachable, PortInUse, ServeError, ServeWarning
-from zserve.wire.messages import Goodbye, Reset
+from zserve.wire.messages import VERSION, Goodbye, Reset
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_router_that_dies_is_noticed_by_its_silence(router, client, monkeypatc
 
 def test_another_protocol_version_is_refused(router, client):
     router.version = 0
-    with pytest.raises(FabricUnreachable, match="speaks protocol 0, this client 1"):
+    with pytest.raises(FabricUnreachable, match=f"speaks protocol 0, this client {VERSION}"):
         client.call("list_endpoints")
 
 

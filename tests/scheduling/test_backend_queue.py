@@ -459,3 +459,13 @@ def test_ghosts_are_counted_out_however_they_end() -> None:
     for replica in {where[number] for number in others}:
         assert made.replica_left(replica, 0.3) == []
     assert made._ghosts == 0
+
+
+def test_the_queueing_policy_may_change_while_requests_wait() -> None:
+    made = queue(R1, credit=1)
+    offer(made, entry(1, 9.0), entry(2, 5.0), entry(3, 7.0))
+    made.configure(BackendConfig(queue_order="fifo"), 0.0)
+    assert sent(made, 0.0) == [(R1, [1])]
+    made.configure(BackendConfig(queue_order="edf"), 0.1)
+    made.grant(R1, EPOCH, 3, 0.1)
+    assert [number for _, numbers_ in sent(made, 0.1) for number in numbers_] == [2, 3]

@@ -267,3 +267,19 @@ TestHeapMachine = HeapMachine.TestCase
 TestHeapMachine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 TestFifoMachine = FifoMachine.TestCase
 TestFifoMachine.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+
+
+def test_another_order_holds_for_what_waits_already() -> None:
+    heap = filled(entry(1, 3.0), entry(2), entry(3, 1.0), entry(4, 2.0))
+    removed = entry(5, 0.5)
+    heap.push(removed)
+    heap.remove(removed)
+    heap.follow("fifo")
+    first = heap.pop(0.0)
+    assert first is not None
+    assert first.seq == 1
+    heap.follow("edf")
+    assert [one.seq for one in iter(lambda: heap.pop(0.0), None)] == [3, 4, 2]
+    assert len(heap) == heap.size == 0
+    with pytest.raises(ValueError, match="lifo"):
+        heap.follow("lifo")

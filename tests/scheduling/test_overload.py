@@ -34,8 +34,8 @@ class Run:
         def service(size: int) -> float:
             return (FIXED_S + EACH_S * size) * speed(self.sim.now) * (1.0 + jitter * rng.random())
 
-        config = config or BackendConfig(max_batch_size=BATCH)
-        self.router = SimRouter(self.sim, b"router", config, policy=policy)
+        config = config or BackendConfig(max_batch_size=BATCH, queue_order=policy)
+        self.router = SimRouter(self.sim, b"router", config)
         self.replicas = [SimReplica(self.sim, b"replica%d" % index, 72, service) for index in range(replicas)]
         for replica in self.replicas:
             replica.connect(self.router)

@@ -17,9 +17,9 @@ from zserve.scheduling.entry import IN_FLIGHT, NO_DEADLINE, Dispatch, Entry
 
 
 class Router:
-    def __init__(self, name: bytes, config: BackendConfig, policy: str) -> None:
+    def __init__(self, name: bytes, config: BackendConfig) -> None:
         self.name = name
-        self.queue = BackendQueue("b", config, random.Random(1), policy=policy)
+        self.queue = BackendQueue("b", config, random.Random(1))
         self.queue._heap.fairness_s = 1e9
         self.open: dict[bytes, Entry] = {}  # without an outcome
 
@@ -44,7 +44,9 @@ class FabricMachine(RuleBasedStateMachine):
     def start(self, batch: int | None, policy: str, wait: float, routers: int, replicas: int, most: int) -> None:
         self.now = 0.0
         self.policy = policy
-        self.config = BackendConfig(max_batch_size=batch, batch_wait_timeout=wait, max_queued_requests=most)
+        self.config = BackendConfig(
+            max_batch_size=batch, batch_wait_timeout=wait, max_queued_requests=most, queue_order=policy
+        )
         self.routers: dict[bytes, Router] = {}
         self.replicas: dict[bytes, Replica] = {}
         # FIFO links, one each way: (router, replica, to_replica) -> messages
@@ -71,7 +73,7 @@ class FabricMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.routers) < 3)
     @rule()
     def router_joins(self) -> None:
-        router = Router(self.name(), self.config, self.policy)
+        router = Router(self.name(), self.config)
         self.routers[router.name] = router
         for replica in self.replicas.values():
             self.connect(router, replica)
@@ -112,6 +114,13 @@ class FabricMachine(RuleBasedStateMachine):
                 else:
                     self.over(router, entry.id, "replica died")
             self.turn(router)
+
+    @precondition(lambda self: self.routers and self.replicas)
+    @rule(data=st.data(), doubted=st.booleans())
+    def link_goes_silent_or_is_heard_again(self, data: st.DataObject, doubted: bool) -> None:
+        router = self.routers[data.draw(st.sampled_from(sorted(self.routers)))]
+        router.queue.replica_doubted(data.draw(st.sampled_from(sorted(self.replicas))), doubted, self.now)
+        self.turn(router)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -273,9 +282,11 @@ class FabricMachine(RuleBasedStateMachine):
             assert sum(len(ids) for _, ids in replica.batches) <= replica.capacity
         for router in getattr(self, "routers", {}).values():
             fleet = router.queue._fleet
-            assert fleet.credit == sum(max(0, each.credit) for each in fleet.members.values()) >= 0
-            assert fleet.in_flight == sum(len(each.held) for each in fleet.members.values())
-            with_credit = {each.peer for each in fleet.members.values() if each.credit > 0}
+            members = list(fleet.members.values())
+            heard = [each for each in members if not each.doubted] or members
+            assert fleet.credit == sum(max(0, each.credit) for each in heard) >= 0
+            assert fleet.in_flight == sum(len(each.held) for each in members)
+            with_credit = {each.peer for each in heard if each.credit > 0}
             assert {each.peer for each in fleet.ready} == with_credit
 
     @invariant()
@@ -298,6 +309,10 @@ class FabricMachine(RuleBasedStateMachine):
             return
         if not self.replicas:
             self.replica_joins(2)
+        for router in self.routers.values():
+            for name in self.replicas:
+                router.queue.replica_doubted(name, False, self.now)
+            self.turn(router)
         for _ in range(200):
             self.time_passes(0.01)
             for link in sorted(link for link, messages in self.links.items() if messages):

@@ -148,3 +148,35 @@ def test_what_is_chosen_has_credit(count: int) -> None:
         assert chosen.credit == 1
         hold(made, chosen)
     assert made.choose() is None
+
+
+def chosen(made: Fleet, times: int = 12) -> set[int]:
+    return {number(made.choose()) for _ in range(times) if made.choose() is not None}
+
+
+def test_a_doubted_replica_gets_nothing_while_others_are_heard() -> None:
+    made = fleet(2, credit=5)
+    quiet, heard = made.members.values()
+    made.doubt(quiet.peer, True)
+    assert (chosen(made), made.credit) == ({1}, 5)
+    made.grant(quiet, 1, 8)  # a grant that was on its way
+    assert (chosen(made), made.credit) == ({1}, 5)
+    hold(made, heard, 5)
+    assert made.choose() is None, "what waits can still go anywhere"
+    made.doubt(quiet.peer, False)
+    assert (chosen(made), made.credit) == ({0}, 8)
+
+
+def test_where_all_are_doubted_none_is_set_aside() -> None:
+    made = fleet(2, credit=5)
+    for replica in list(made.members.values()):
+        made.doubt(replica.peer, True)
+    assert made.credit == 10
+    assert {number(replica) for replica in made.ready} == {0, 1}
+    third = made.join((7).to_bytes(2, "big"), 0.0)
+    made.grant(third, 1, 2)
+    assert ({number(replica) for replica in made.ready}, made.credit) == ({7}, 2)
+    assert made.leave(third.peer) is third
+    assert ({number(replica) for replica in made.ready}, made.credit) == ({0, 1}, 10)
+    made.doubt(b"unknown", True)
+    assert made.credit == 10

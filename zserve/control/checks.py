@@ -8,6 +8,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..registry.values import check_policy
+from .code import is_json
+
 __all__ = [
     "WEIGHT_TOLERANCE",
     "check_callable",
@@ -17,6 +20,7 @@ __all__ = [
     "check_proportion",
     "check_route",
     "check_traffic",
+    "check_traffic_policy",
 ]
 
 MAX_NAME = 200
@@ -97,9 +101,30 @@ def check_traffic(endpoint: str, traffic: Any) -> dict[str, float]:
     total = math.fsum(weights.values())
     if abs(total - 1) > WEIGHT_TOLERANCE:
         raise ValueError(
-            f"traffic of {endpoint!r}: the weights must sum to 1, these sum to {total:g}: {dict(traffic)!r}"
+            f"traffic of {endpoint!r}: the weights must sum to 1, these sum to {total:.9g}: {dict(traffic)!r}"
         )
     return weights
+
+
+def check_traffic_policy(policy: Any, kwargs: Any, argument: str = "policy") -> dict[str, Any]:
+    """Those of ``policy`` and ``policy_kwargs`` that are given, as arguments of a control call.
+
+    Without the other one, either is checked by the router only, and so is whether a class of the user's is of use.
+    """
+    given: dict[str, Any] = {}
+    if policy is not None:
+        check_policy(policy, {} if kwargs is None else kwargs, argument)
+        given["policy"] = policy
+    if kwargs is not None:
+        if not isinstance(kwargs, Mapping):
+            raise TypeError(f"policy_kwargs must be a dict, not {kwargs!r}")
+        given["policy_kwargs"] = dict(kwargs)
+        if not is_json(given["policy_kwargs"]):
+            raise TypeError(
+                "policy_kwargs must be made of None, bool, int, finite float, str, and lists and dicts of them, "
+                f"not {kwargs!r}"
+            )
+    return given
 
 
 def check_callable(argument: str, target: Any, *, has_arguments: bool = False) -> Callable[..., Any]:

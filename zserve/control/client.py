@@ -20,11 +20,24 @@ from typing import Any, NoReturn
 
 import orjson
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from .. import errors
 from ..errors import FabricUnreachable, ServeError, ServeWarning
+from ..security.identity import Security, from_environment
 from ..wire.codec import WireError, decode, encode
-from ..wire.messages import MIN_VERSION, VERSION, Control, ControlReply, Goodbye, Hello, NodeInfo, Ping, Reset
+from ..wire.messages import (
+    ASK_FOR_HELLO,
+    MIN_VERSION,
+    VERSION,
+    Control,
+    ControlReply,
+    Goodbye,
+    Hello,
+    NodeInfo,
+    Ping,
+    Reset,
+)
 from .callers import user_stacklevel
 
 __all__ = ["CALL_TIMEOUT_S", "CONNECT_TIMEOUT_S", "ControlClient", "normal_address", "raise_remote"]
@@ -39,6 +52,14 @@ PING_INTERVAL_S = 1.0
 _RESET_PAUSE_S = 0.05
 
 _BUILTIN_ERRORS: dict[str, type[Exception]] = {"TypeError": TypeError, "ValueError": ValueError, "KeyError": KeyError}
+
+
+_HANDSHAKE_EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
 
 
 def normal_address(address: str) -> str:
@@ -80,6 +101,8 @@ def raise_remote(payload: bytes) -> NoReturn:
 class ControlClient:
     """Makes control calls to the router at *address* (``tcp://host:port`` or ``ipc://path``).
 
+    Over tcp it uses the key that ZSERVE_KEY and ZSERVE_KNOWN_KEYS name, if they are set.
+
     Synchronous and safe to share between threads.  Nothing is opened before the first call; :meth:`close` (or leaving
     the ``with`` block) frees the ZeroMQ context.
     """
@@ -89,6 +112,7 @@ class ControlClient:
         self.connect_timeout_s = connect_timeout_s
         self._name = name
         self._node = secrets.token_bytes(16)
+        self._security: Security | None = None
         self._renew()
 
     def _renew(self) -> None:
@@ -188,7 +212,11 @@ class ControlClient:
         if self._pid != os.getpid():
             self._renew()
         if self._context is None:
+            self._security = from_environment([self.address])
+            if self._security is not None:
+                self._node = self._security.node_id(self._node)
             self._context = zmq.Context()
+        security, server = self._security, b""
         socket = self._context.socket(zmq.DEALER)
         try:
             socket.setsockopt(zmq.LINGER, 0)
@@ -198,19 +226,20 @@ class ControlClient:
             # Unique for each socket: a repeated routing id would be ignored by the router for ever.
             number = next(self._sockets) & 0xFFFFFFFF
             socket.setsockopt(zmq.ROUTING_ID, self._node + self._boot + number.to_bytes(4, "big"))
+            if security is not None:
+                server = security.router_key(self.address)
+                socket.setsockopt(zmq.CURVE_SERVERKEY, server)
+                socket.setsockopt(zmq.CURVE_PUBLICKEY, security.pair.public)
+                socket.setsockopt(zmq.CURVE_SECRETKEY, security.pair.secret)
+            link = _Link(socket, self.address, security, server)
             socket.connect(self.address)
         except zmq.ZMQError as error:
             socket.close(0)
             raise FabricUnreachable(f"cannot connect to {self.address}: {error}") from None
-        info = NodeInfo(
-            node=self._node,
-            boot=self._boot,
-            role="client",
-            name=self._name,
-            pid=os.getpid(),
-            host=_socket.gethostname(),
-        )
-        return _Link(socket, self.address, Hello(VERSION, MIN_VERSION, info))
+        link.hello.info.node = self._node
+        link.hello.info.boot = self._boot
+        link.hello.info.name = self._name
+        return link
 
     def _refuse_missing_path(self) -> None:
         scheme, _, path = self.address.partition("://")
@@ -224,13 +253,21 @@ class ControlClient:
 class _Link:
     """One socket during one call."""
 
-    def __init__(self, socket: zmq.Socket[bytes], address: str, hello: Hello) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], address: str, security: Security | None, server: bytes) -> None:
+        info = NodeInfo(b"", b"", "client", pid=os.getpid(), host=_socket.gethostname())
+        self.hello = Hello(VERSION, MIN_VERSION, info)
         self._socket = socket
         self._address = address
-        self._hello = hello
+        self._security = security
+        self._server = server
+        self._monitor = None if security is None else socket.get_monitor_socket(_HANDSHAKE_EVENTS)
         self._pinged = time.monotonic()
 
     def close(self) -> None:
+        if self._monitor is not None:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
+            self._monitor.close(0)
         self._socket.close(0)
 
     def send(self, message: Any) -> None:
@@ -238,9 +275,11 @@ class _Link:
 
     def greet(self, until: float) -> bool:
         """Exchange HELLO.  False: the router said RESET, so that a new socket is needed."""
+        if self._monitor is not None and not self._shake_hands(self._monitor, until):
+            return False
         if not self._socket.poll(_ms_until(until), zmq.POLLOUT):
             raise self._unreachable("no router answers")
-        self.send(self._hello)
+        self.send(self.hello)
         while time.monotonic() < until:
             for message in self.receive(until):
                 if isinstance(message, Hello):
@@ -251,10 +290,28 @@ class _Link:
                         )
                     return True
                 if isinstance(message, Reset):
+                    if self._security is not None and message.reason != ASK_FOR_HELLO:
+                        raise self._unreachable(f"the router refuses the key in ZSERVE_KEY (--key): {message.reason};")
                     return False
                 if isinstance(message, Goodbye):
                     raise self._unreachable("the router is shutting down")
         raise self._unreachable("something listens but does not answer as a zserve router")
+
+    def _shake_hands(self, monitor: zmq.Socket[bytes], until: float) -> bool:
+        """Wait until the keys have been exchanged.  False: another key of a router is to be tried."""
+        assert self._security is not None
+        while monitor.poll(_ms_until(until)):
+            event = parse_monitor_message(monitor.recv_multipart())["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._security.found(self._address, self._server)
+                return True
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                raise self._unreachable("the key in ZSERVE_KEY (--key) is not known")
+            if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                raise self._unreachable("there is a key in ZSERVE_KEY (--key), but the router uses none")
+            self._security.not_found(self._address)
+            return False
+        raise self._unreachable("no router answers")
 
     def receive(self, until: float) -> list[Any]:
         """The messages of the next wire message, [] when nothing readable came before *until*."""

@@ -16,7 +16,7 @@ from warnings import warn
 from ..errors import FabricUnreachable, NotInitialized, ServeError, ServeWarning
 from . import declarations as _declarations
 from .callers import user_stacklevel
-from .checks import check_name
+from .checks import check_name, check_traffic_policy
 from .client import ControlClient, normal_address
 from .code import CodeNamer
 from .declarations import Declaration
@@ -24,10 +24,7 @@ from .embedded import EmbeddedFabric
 from .operations import Operations
 from .paths import user_paths
 
-__all__ = ["TRAFFIC_POLICIES", "control", "current_control", "init", "shutdown"]
-
-TRAFFIC_POLICIES = ("random", "round_robin", "power_of_two", "fixed_packing")
-"""What ``init(queueing_policy=...)`` may be: which backend of an endpoint gets a request."""
+__all__ = ["control", "current_control", "init", "shutdown"]
 
 
 class _Fabric:
@@ -84,21 +81,25 @@ def init(
     address: a router of the fabric to join, as ``status()["address"]`` says it.
     http_host, http_port: where the gateway listens; port 0 picks a free one (``status()`` tells which).
     blocking: do not return before Ctrl-C, then shut down.
-    queueing_policy: which backend of an endpoint gets a request: "random" (by weight), "round_robin", "power_of_two" or
-        "fixed_packing"; *policy_kwargs* are its settings, such as ``{"packing_num": 8}``.
+    queueing_policy: which backend of an endpoint gets a request: "random" (by weight), "round_robin", "power_of_two",
+        "fixed_packing", or a class of yours as "package.module:Class" (docs/scheduling.md); *policy_kwargs* are its
+        settings, such as ``{"packing_num": 8}``.  ``set_traffic`` may say otherwise for one endpoint.
 
     Raises TypeError and ValueError for bad arguments, PortInUse, FabricUnreachable when nobody answers at the address
     (within 5 s), and ApplicationError when what was declared does not start.
 
     >>> import zserve as serve
-    >>> serve.init()                                                                            # doctest: +SKIP
+    >>> serve.init()
     """
     _check_init(http_host, http_port, blocking, queueing_policy, policy_kwargs, name)
-    if os.environ.get("ZSERVE_REPLICA"):
-        raise ServeError(
-            "serve.init() was called inside of a replica, which imports the module that defines its backend; put the "
-            'call under `if __name__ == "__main__":`'
-        )
+    for variable, who in (
+        ("ZSERVE_REPLICA", "replica, which imports the module that defines its backend"),
+        ("ZSERVE_ROUTER", "router, which imports the module that defines a traffic policy"),
+    ):
+        if os.environ.get(variable):
+            raise ServeError(
+                f'serve.init() was called inside of a {who}; put the call under `if __name__ == "__main__":`'
+            )
     wanted = address if address is not None else os.environ.get("ZSERVE_ADDRESS") or None
     if wanted is not None:
         wanted = normal_address(wanted)
@@ -198,6 +199,13 @@ def _open(
         except BaseException:
             fabric.close()
             raise
+        if queueing_policy != "random" or policy_kwargs:
+            warn(
+                f"queueing_policy={queueing_policy!r} has no effect: the fabric at {address} has a default of its own; "
+                "name the policy of an endpoint with set_traffic(..., policy=...)",
+                ServeWarning,
+                stacklevel=user_stacklevel(),
+            )
         return fabric
     embedded = EmbeddedFabric(
         host=host,
@@ -269,11 +277,8 @@ def _check_init(
         raise ValueError(f"http_port must be between 0 and 65535, not {http_port}")
     if not isinstance(blocking, bool):
         raise TypeError(f"blocking must be True or False, not {blocking!r}")
-    if not isinstance(queueing_policy, str):
-        raise TypeError(f"queueing_policy must be a string, not {queueing_policy!r}")
-    if queueing_policy not in TRAFFIC_POLICIES:
-        raise ValueError(f"queueing_policy must be one of {', '.join(TRAFFIC_POLICIES)}, not {queueing_policy!r}")
-    if policy_kwargs is not None and not isinstance(policy_kwargs, Mapping):
-        raise TypeError(f"policy_kwargs must be a dict, not {policy_kwargs!r}")
+    if queueing_policy is None:
+        raise TypeError("queueing_policy must be a string, not None")
+    check_traffic_policy(queueing_policy, policy_kwargs, "queueing_policy")
     if name is not None:
         check_name("name", name)

@@ -10,20 +10,36 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from warnings import warn
 
 import msgspec
 
 from ..config import BackendConfig, parse_backend_config
-from ..errors import FabricUnreachable, ServeError
-from .checks import check_callable, check_methods, check_name, check_proportion, check_route, check_traffic
+from ..errors import FabricUnreachable, ServeError, ServeWarning
+from .callers import user_stacklevel
+from .checks import (
+    check_callable,
+    check_methods,
+    check_name,
+    check_proportion,
+    check_route,
+    check_traffic,
+    check_traffic_policy,
+)
 from .client import ControlClient
 from .code import CodeName, CodeNamer, is_json
 from .declarations import BackendSpec, check_batching
+from .totals import add_stats
 
 __all__ = ["START_TIMEOUT_S", "Operations"]
 
 START_TIMEOUT_S = float(os.environ.get("ZSERVE_START_TIMEOUT_S", "300"))
 """How long ``create_backend`` waits for its replicas (seconds; ZSERVE_START_TIMEOUT_S)."""
+
+OTHERS_TIMEOUT_S = 2.0
+"""How long another router may take to say what it has counted."""
+TAKE_BACK_TIMEOUT_S = 10.0
+"""How long an update that failed waits for the replicas to be what they were."""
 
 
 class Operations:
@@ -75,8 +91,15 @@ class Operations:
 
     def wait_backend(self, name: str, timeout_s: float | None = None) -> None:
         """Return when the replicas of backend *name* are up; raise ApplicationError with the traceback if they fail."""
-        seconds = START_TIMEOUT_S if timeout_s is None else timeout_s
-        self.client.call("wait_backend", {"name": name, "timeout_s": seconds}, timeout_s=seconds + 5.0)
+        self._wait("wait_backend", name, START_TIMEOUT_S if timeout_s is None else timeout_s)
+
+    def wait_configured(self, name: str, timeout_s: float | None = None) -> None:
+        """Return when the replicas of *name* that are up have taken in its ``user_config``; raise ApplicationError with
+        the traceback if one refuses it."""
+        self._wait("wait_configured", name, START_TIMEOUT_S if timeout_s is None else timeout_s)
+
+    def _wait(self, op: str, name: str, seconds: float) -> None:
+        self.client.call(op, {"name": name, "timeout_s": seconds}, timeout_s=seconds + 5.0)
 
     def create_backend(
         self,
@@ -107,8 +130,16 @@ class Operations:
         config: Mapping[str, Any] | BackendConfig | None = None,
         **init_kwargs: Any,
     ) -> None:
-        self.start_backend(name, _spec(func_or_class, init_args, init_kwargs, config), replace=True)
-        self.wait_backend(name)
+        spec = _spec(func_or_class, init_args, init_kwargs, config)
+        before = self._record(check_name("name", name))
+        self.start_backend(name, spec, replace=True)
+        try:
+            self.wait_backend(name)
+        except FabricUnreachable:
+            raise
+        except BaseException:
+            self._take_back(name, before)
+            raise
 
     def delete_backend(self, name: str) -> None:
         self.client.call("delete_backend", {"name": check_name("name", name)})
@@ -123,13 +154,51 @@ class Operations:
         check_name("name", name)
         if not isinstance(config, (Mapping, BackendConfig)):
             raise TypeError(f"config must be a dict, not {type(config).__name__}: {config!r}")
-        self.client.call("update_backend_config", {"name": name, "config": _config(config)})
+        given = _config(config)
+        if "user_config" not in given:
+            self.client.call("update_backend_config", {"name": name, "config": given})
+            return
+        before = self._record(name)
+        self.client.call("update_backend_config", {"name": name, "config": given})
+        try:
+            self.wait_configured(name)
+        except FabricUnreachable:
+            raise
+        except BaseException:
+            self._take_back(name, before)
+            raise
+
+    # --- a backend as it was ------------------------------------------------------------------------------------------
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        """What the fabric has written about backend *name*: stamp, revision and value; None if there is no such."""
+        record = _dict(self.client.call("list_records")).get(f"backend/{name}")
+        return None if record is None else _dict(record)
+
+    def _take_back(self, name: str, before: Mapping[str, Any] | None) -> None:
+        """Undo the last write to backend *name*, unless somebody else has written it since."""
+        try:
+            now = self._record(name)
+            if before is None or now is None or now["revision"] != before["revision"] + 1:
+                return
+            change = {"key": f"backend/{name}", "value": before["value"], "parent": now["stamp"]}
+            self.client.call("apply_changes", {"changes": [change]})
+            self._wait("wait_configured", name, TAKE_BACK_TIMEOUT_S)
+        except (ServeError, ValueError, KeyError):
+            pass  # the error that led here says more
 
     # --- traffic ------------------------------------------------------------------------------------------------------
 
-    def set_traffic(self, endpoint: str, traffic: Mapping[str, float]) -> None:
+    def set_traffic(
+        self,
+        endpoint: str,
+        traffic: Mapping[str, float],
+        policy: str | None = None,
+        policy_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         check_name("endpoint", endpoint)
-        self.client.call("set_traffic", {"endpoint": endpoint, "traffic": check_traffic(endpoint, traffic)})
+        args = {"endpoint": endpoint, "traffic": check_traffic(endpoint, traffic)}
+        self.client.call("set_traffic", {**args, **check_traffic_policy(policy, policy_kwargs)})
 
     def shadow_traffic(self, endpoint: str, backend: str, proportion: float) -> None:
         args = {
@@ -142,7 +211,15 @@ class Operations:
     # --- looking ------------------------------------------------------------------------------------------------------
 
     def stat(self) -> dict[str, Any]:
-        return _dict(self.client.call("stat"))
+        said = [_dict(self.client.call("stat"))]
+        for address in said[0].get("routers", ()):
+            try:
+                with ControlClient(address, connect_timeout_s=OTHERS_TIMEOUT_S) as other:
+                    said.append(_dict(other.call("stat", timeout_s=2 * OTHERS_TIMEOUT_S)))
+            except ServeError as error:
+                text = f"stat: what the router at {address} has counted is missing: {error}"
+                warn(text, ServeWarning, stacklevel=user_stacklevel())
+        return add_stats(said)
 
     def status(self) -> dict[str, Any]:
         status = _dict(self.client.call("status"))

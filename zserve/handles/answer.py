@@ -68,7 +68,7 @@ class ServeAnswer:
         TimeoutError when it is over, and ``concurrent.futures.CancelledError`` after :meth:`cancel`.
 
         >>> import zserve as serve
-        >>> serve.get_handle("square").remote(x=3).result(timeout=1)                            # doctest: +SKIP
+        >>> serve.get_handle("square").remote(x=3).result(timeout=10)
         9
         """
         if timeout is not None:

@@ -24,7 +24,9 @@ import uvloop
 from ..channel.hub import Hub
 from ..cores.gateway import GatewayCore
 from ..errors import FabricUnreachable, Overloaded, Refusal, ServeError
+from ..registry.neighbours import DEFAULT_MAX_ROUTERS, Neighbours
 from ..registry.sync import ConfigSync
+from ..security.identity import from_environment
 from ..wire.messages import NodeInfo
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ class _TermHere(concurrent.futures.ThreadPoolExecutor):
 class Caller:
     """Makes calls through the routers at *addresses* and those that it learns of.
 
-    Raises ServeError when an address is not one.  All methods may be called from any thread.
+    Where ZSERVE_KEY and ZSERVE_KNOWN_KEYS are set, links over tcp use that key.  Raises ServeError when an address is
+    not one, or a key file is not in order.  All methods may be called from any thread.
     """
 
     def __init__(self, addresses: Sequence[str], name: str = "") -> None:
@@ -176,16 +179,22 @@ class Caller:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
+        security = from_environment(self._addresses)
+        node = secrets.token_bytes(16)
         info = NodeInfo(
-            node=secrets.token_bytes(16),
+            node=node if security is None else security.node_id(node),
             boot=secrets.token_bytes(8),
             role="caller",
             name=self._name,
             pid=os.getpid(),
             host=socket.gethostname(),
         )
-        self._core = GatewayCore(ConfigSync(info, lambda: time.time_ns() // 1_000_000), id_prefix=info.boot)
-        self._hub = Hub(self._core, info, join=self._addresses, on_turn=self._deliver)
+        self._core = GatewayCore(
+            ConfigSync(info, lambda: time.time_ns() // 1_000_000),
+            id_prefix=info.boot,
+            neighbours=Neighbours(info.node, DEFAULT_MAX_ROUTERS),
+        )
+        self._hub = Hub(self._core, info, join=self._addresses, on_turn=self._deliver, security=security)
         try:
             self._hub.start()
             self._started.set_result(None)

@@ -74,8 +74,8 @@ class ServeHandle:
         Overloaded, ReplicaDied, NoSuchEndpoint, NoSuchMethod.
 
         >>> import zserve as serve
-        >>> answer = serve.get_handle("greet").remote({"name": "you"})                          # doctest: +SKIP
-        >>> answer.result()                                                                     # doctest: +SKIP
+        >>> answer = serve.get_handle("greet").remote({"name": "you"})
+        >>> answer.result()
         'hello you'
         """
         line = self._line
@@ -146,7 +146,9 @@ class ServeHandle:
         Raises TypeError and ValueError for bad arguments, naming them.
 
         >>> import zserve as serve
-        >>> handle = serve.get_handle("model").options("predict", relative_slo_ms=50)           # doctest: +SKIP
+        >>> handle = serve.get_handle("model").options("predict", relative_slo_ms=10_000)
+        >>> handle.remote([1, 2, 3]).result()
+        6
         """
         changed: dict[str, Any] = {}
         if method_name is not None:

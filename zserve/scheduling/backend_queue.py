@@ -36,8 +36,8 @@ _SAMPLE_SLOW_S = 0.008
 class BackendQueue:
     """All requests for one backend that this router holds, queued or in flight.
 
-    policy: "edf" (default) or "fifo".  max_queued_bytes: bounds what waits.  caution, margin_s: see
-    :mod:`zserve.scheduling.admission`.  Raises ValueError for a bad config or policy.
+    max_queued_bytes: bounds what waits.  caution, margin_s: see :mod:`zserve.scheduling.admission`.  Raises TypeError
+    or ValueError for a bad config.
     """
 
     __slots__ = (
@@ -55,7 +55,6 @@ class BackendQueue:
         "_members",
         "_overdue",
         "_pipeline",
-        "_policy",
         "_queued",
         "_run_s",
         "_seq",
@@ -75,13 +74,11 @@ class BackendQueue:
         rng: random.Random,
         *,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
-        policy: str = "edf",
         caution: float = CAUTION,
         margin_s: float = MARGIN_S,
     ) -> None:
         self.name = name
-        self._policy = policy
-        self._heap = DeadlineHeap(policy)
+        self._heap = DeadlineHeap(config.queue_order)
         self._fleet = Fleet(rng)
         self._members = self._fleet.members
         self._times = ServiceTimes()
@@ -108,6 +105,7 @@ class BackendQueue:
         """Take a new config; raises TypeError or ValueError for a bad one, and then nothing has changed."""
         config = parse_backend_config(config)
         self.config = config
+        self._heap.follow(config.queue_order)
         self._max_batch = config.max_batch_size or 1
         self._batch_wait_s = config.batch_wait_timeout
         self._admission.max_requests = config.max_queued_requests
@@ -495,7 +493,7 @@ class BackendQueue:
         """Counters since the start (see :data:`zserve.scheduling.figures.COUNTERS`) and what is known now; seconds."""
         counts, times = self._counts, self._times
         return {
-            "policy": self._policy,
+            "policy": self.config.queue_order,
             "queued": self._heap.live,
             "queued_bytes": self._heap.size,
             "in_flight": self._fleet.in_flight,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from heapq import heappop, heappush
 
+from ..config import QUEUE_ORDERS
 from .deadline_index import DeadlineIndex
 from .entry import NEW, NO_DEADLINE, QUEUED, Entry
 from .priority_class import PriorityClass
@@ -38,8 +39,8 @@ class DeadlineHeap:
     __slots__ = ("_classes", "_fair", "_fifo", "_index", "_index_used", "_only", "fairness_s", "live", "size")
 
     def __init__(self, policy: str = "edf", *, fairness_s: float = FAIRNESS_BOUND_S) -> None:
-        if policy not in ("edf", "fifo"):
-            raise ValueError(f"queueing policy must be 'edf' or 'fifo', not {policy!r}")
+        if policy not in QUEUE_ORDERS:
+            raise ValueError(f"queue order must be 'edf' or 'fifo', not {policy!r}")
         self._fifo = policy == "fifo"
         self.fairness_s = fairness_s
         self._classes: list[PriorityClass] = [PriorityClass(0)]  # sorted by priority; never empty
@@ -250,6 +251,20 @@ class DeadlineHeap:
         self._index = None
         self.live = self.size = 0
         return everything
+
+    def follow(self, policy: str) -> None:
+        """From now on the order is that of *policy*, for what waits already too.
+
+        Raises ValueError for an unknown one."""
+        if policy not in QUEUE_ORDERS:
+            raise ValueError(f"queue order must be 'edf' or 'fifo', not {policy!r}")
+        if self._fifo == (policy == "fifo"):
+            return
+        waiting = sorted(self.drain(), key=lambda entry: entry.seq)
+        self._fifo = not self._fifo
+        self._fair = 0
+        for entry in waiting:
+            self.push(entry)
 
     # --- looking ------------------------------------------------------------------------------------------------------
 

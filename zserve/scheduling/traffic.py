@@ -1,7 +1,8 @@
 """Which backend gets a request: the traffic policies of an endpoint, and its shadows.
 
 A policy is a class that is made with (weights, rng, backlog, **kwargs) and has one method, ``choose(shard)``.  It is
-named by a short name or as "package.module:Class", which is how a user supplies one::
+named by a short name or as "package.module:Class", which is how a user supplies one (:mod:`.own_policy` sees to it that
+no request is lost to it)::
 
     class Cheapest:
         def __init__(self, weights, rng, backlog): ...
@@ -27,6 +28,7 @@ __all__ = [
     "POLICIES",
     "Backlog",
     "FixedPacking",
+    "PolicyLoader",
     "PowerOfTwo",
     "RandomByWeight",
     "RoundRobin",
@@ -68,7 +70,7 @@ def check_weights(weights: Mapping[str, float], known: Mapping[str, Any] | None 
         _check_share(f"traffic: the weight of {name!r}", weight)
     total = math.fsum(weights.values())
     if abs(total - 1.0) > WEIGHT_TOLERANCE:
-        raise ValueError(f"traffic: the weights must sum to 1, these sum to {total:g}: {dict(weights)!r}")
+        raise ValueError(f"traffic: the weights must sum to 1, these sum to {total:.9g}: {dict(weights)!r}")
     return {name: float(weight) for name, weight in weights.items()}
 
 
@@ -192,6 +194,9 @@ class Shadows:
         return [name for name, share in self._proportions if draw() < share]
 
 
+PolicyLoader = Callable[[str], Callable[..., TrafficPolicy]]
+"""From the name of a policy to its class, such as :func:`resolve_policy`."""
+
 POLICIES: dict[str, Callable[..., TrafficPolicy]] = {
     "random": RandomByWeight,
     "round_robin": RoundRobin,
@@ -203,7 +208,8 @@ POLICIES: dict[str, Callable[..., TrafficPolicy]] = {
 def resolve_policy(name: str) -> Callable[..., TrafficPolicy]:
     """The class of a policy, by short name or "package.module:Class".
 
-    Raises ValueError when there is no such policy, and TypeError when what is named has no ``choose``.
+    Raises ValueError when there is no such policy or its module cannot be imported, whatever that raises, and TypeError
+    when what is named has no ``choose``.
     """
     if not isinstance(name, str):
         raise TypeError(f"a traffic policy must be named by a string, not {name!r}")
@@ -213,13 +219,16 @@ def resolve_policy(name: str) -> Callable[..., TrafficPolicy]:
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise ValueError(f"unknown traffic policy {name!r}; known: {', '.join(POLICIES)}, or 'package.module:Class'")
+    importlib.invalidate_caches()  # the module may have been put there since this program started
     try:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"traffic policy {name!r} cannot be imported: {error}") from error
-    if not callable(found) or not hasattr(found, "choose"):
+    except (Exception, SystemExit) as error:
+        hint = "; every router needs it, see --app-dir" if isinstance(error, ModuleNotFoundError) else ""
+        text = f"traffic policy {name!r} cannot be imported: {type(error).__name__}: {error}{hint}"
+        raise ValueError(text) from error
+    if not callable(found) or not callable(getattr(found, "choose", None)):
         raise TypeError(f"traffic policy {name!r} is not a class with a method choose(shard)")
     made: Callable[..., TrafficPolicy] = found
     return made
