@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +74,13 @@ def test_so_is_what_there_was_no_room_for() -> None:
     for number in range(4):
         recent.put(b"%d" % number, answer(b""), float(number))
     assert recent.forgotten_at == 1.0
+
+
+def test_a_small_body_is_kept_without_the_block_that_it_was_written_into() -> None:
+    recent = RecentAnswers()
+    body = orjson.dumps({"n": 1})
+    recent.put(b"id", (200, 2, b"", body, 0), 0.0)
+    kept = recent.get(b"id")
+    assert kept == (200, 2, b"", body, 0)
+    assert kept is not None
+    assert kept[3] is not body
