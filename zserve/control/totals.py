@@ -10,7 +10,7 @@ from ..scheduling.latency import summary
 __all__ = ["add_counters", "add_stats"]
 
 _MAXIMA = frozenset(("max", "largest", "backlog_s"))
-_DROPPED = frozenset(("mean", "replicas", "service_time", "backlog_s", "policy"))
+_DROPPED = frozenset(("mean", "replicas", "service_time", "backlog_s", "queue_order"))
 
 
 def add_stats(said: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

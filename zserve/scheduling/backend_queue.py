@@ -493,7 +493,7 @@ class BackendQueue:
         """Counters since the start (see :data:`zserve.scheduling.figures.COUNTERS`) and what is known now; seconds."""
         counts, times = self._counts, self._times
         return {
-            "policy": self.config.queue_order,
+            "queue_order": self.config.queue_order,
             "queued": self._heap.live,
             "queued_bytes": self._heap.size,
             "in_flight": self._fleet.in_flight,
