@@ -25,7 +25,7 @@ serve: $(EXAMPLES)  ## serve the handwritten digits on 127.0.0.1:8000 until Ctrl
 	@exec $(RUN) -m zserve run digits --app-dir examples --host '$(HOST)' --port '$(PORT)'
 
 test: $(DEV)  ## run the tests
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest
 
 lint: $(DEV)  ## ruff
 	$(RUN) -m ruff check .

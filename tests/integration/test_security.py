@@ -182,6 +182,8 @@ def test_a_script_with_a_key_joins_and_calls(keyed: Keyed, monkeypatch: pytest.M
     keyed.make("app", "caller")
     keyed.know()
     as_key(monkeypatch, keyed, "app")
+    # What other tests of this process have declared would be created by init().
+    monkeypatch.setattr("zserve.control.declarations._declared", {})
     address = keyed.fabric.routers[0].address
 
     def joined() -> bool:
