@@ -33,6 +33,7 @@ import httptools
 import msgspec
 
 from .arrivals import arrivals
+from .figures import percentile_ms
 
 __all__ = ["Outcome", "Plan", "Stream", "generate"]
 
@@ -135,22 +136,18 @@ class _Tally:
             expired=self.expired,
             failed=self.failed,
             gave_up=self.gave_up,
-            p50_ms=_at(latencies, 0.50),
-            p90_ms=_at(latencies, 0.90),
-            p99_ms=_at(latencies, 0.99),
-            max_ms=_at(latencies, 1.0),
-            refused_p50_ms=_at(refusals, 0.50),
-            refused_p99_ms=_at(refusals, 0.99),
+            p50_ms=percentile_ms(latencies, 0.50),
+            p90_ms=percentile_ms(latencies, 0.90),
+            p99_ms=percentile_ms(latencies, 0.99),
+            max_ms=percentile_ms(latencies, 1.0),
+            refused_p50_ms=percentile_ms(refusals, 0.50),
+            refused_p99_ms=percentile_ms(refusals, 0.99),
             windows=self.windows,
             offered_in=self.offered_in,
-            lag_p50_ms=_at(lags, 0.50),
-            lag_p99_ms=_at(lags, 0.99),
-            lag_max_ms=_at(lags, 1.0),
+            lag_p50_ms=percentile_ms(lags, 0.50),
+            lag_p99_ms=percentile_ms(lags, 0.99),
+            lag_max_ms=percentile_ms(lags, 1.0),
         )
-
-
-def _at(ordered: list[float], share: float) -> float:
-    return 1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 class _Connection:

@@ -17,6 +17,8 @@ from typing import Any
 import httptools
 import msgspec
 
+from .figures import percentile_ms
+
 __all__ = ["StreamOutcome", "StreamPlan", "generate"]
 
 _READ_BYTES = 65_536
@@ -149,16 +151,12 @@ def generate(plan: StreamPlan) -> StreamOutcome:
         pieces=len(firsts) + len(gaps),
         whole=load.whole,
         broken=load.broken,
-        first_p50_ms=_at(firsts, 0.50),
-        first_p99_ms=_at(firsts, 0.99),
-        gap_p50_ms=_at(gaps, 0.50),
-        gap_p99_ms=_at(gaps, 0.99),
+        first_p50_ms=percentile_ms(firsts, 0.50),
+        first_p99_ms=percentile_ms(firsts, 0.99),
+        gap_p50_ms=percentile_ms(gaps, 0.50),
+        gap_p99_ms=percentile_ms(gaps, 0.99),
         seconds=seconds,
     )
-
-
-def _at(ordered: list[float], share: float) -> float:
-    return 1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
 if __name__ == "__main__":

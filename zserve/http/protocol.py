@@ -104,8 +104,6 @@ class FabricProtocol(StrictProtocol):
         else:
             self.transport.close()
 
-    # --- parser callbacks -------------------------------------------------------------------------------------------
-
     def _look_after_answer(self, now: float) -> None:
         exchange = self.active
         if exchange is None or exchange.outflow is None or exchange.response_complete:
