@@ -26,6 +26,7 @@ TABLE = RouteTable(
         ("GET", "/a/b/c", ("named", {"name": "b"})),
         ("GET", "/a/ü b/c", ("named", {"name": "ü b"})),
         ("PUT", "/n/17", ("number", {"n": 17})),
+        ("PUT", f"/n/{2**63 - 1:030}", ("number", {"n": 2**63 - 1})),
         ("GET", "/files/x/y.txt", ("rest", {"rest": "x/y.txt"})),
         ("GET", "/", ("root", {})),
     ],
@@ -34,7 +35,9 @@ def test_a_request_finds_its_endpoint(method: str, path: str, expected: object) 
     assert TABLE.match(method, path) == expected
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/plain/", "/a/b/c/d", "/n/seventeen", "//plain", ""])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/plain/", "/a/b/c/d", "/n/seventeen", "//plain", "", f"/n/{2**63}", "/n/" + "9" * 5000]
+)
 def test_an_unknown_path_is_no_match(path: str) -> None:
     with pytest.raises(NoMatch) as caught:
         TABLE.match("GET", path)

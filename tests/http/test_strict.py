@@ -306,3 +306,33 @@ def test_addresses_are_forgotten_with_their_last_connection() -> None:
 def test_the_defaults_leave_room_for_others_beside_one_address() -> None:
     limits = HttpLimits()
     assert 1000 < limits.connections_per_address < limits.connections
+
+
+def test_a_request_that_the_gateway_itself_fails_at_has_an_answer_and_so_has_the_next(
+    make_gateway: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = make_gateway()
+    client = gateway.connect()
+
+    def broken(*_: object, **__: object) -> None:
+        raise OverflowError("no such number")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.core, "open", broken)
+        client.send(GET + GET)
+        assert client.answers() == [500, 500]
+    assert "no such number" in caplog.text
+    client.send(GET)
+    assert gateway.answer() == 1
+    assert client.answers() == [200]
+
+
+def test_a_failure_between_headers_and_body_is_no_fault_of_the_client(
+    make_gateway: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = make_gateway()
+    client = gateway.connect()
+    monkeypatch.setattr(gateway.front, "match", lambda *_: 1 / 0)
+    client.send(GET)
+    assert client.answers() == [500]
+    assert client.closed

@@ -69,7 +69,14 @@ class HttpFront:
         return self.core.routes.match(method, path)
 
     def submit(self, exchange: Exchange) -> None:
-        """A whole request: give it to the core."""
+        """A whole request: give it to the core.  Whatever goes wrong, it has an answer."""
+        try:
+            self._submit(exchange)
+        except Exception:
+            log.exception("%s %s could not be taken in", exchange.method, exchange.path)
+            exchange.refuse(Refusal(500, "the gateway failed at this request; its log says why"))
+
+    def _submit(self, exchange: Exchange) -> None:
         assert exchange.match is not None
         endpoint, params = exchange.match
         now = self.now()

@@ -10,15 +10,25 @@ import re
 from collections.abc import Iterable, Mapping
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map, RequestRedirect, Rule
+from werkzeug.routing import IntegerConverter, Map, RequestRedirect, Rule, ValidationError
 
 __all__ = ["Match", "NoMatch", "RouteTable", "to_werkzeug"]
 
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+_INT64_MAX = 2**63 - 1
 _CONVERTERS = {None: "string", "str": "string", "string": "string", "int": "int", "float": "float", "path": "path"}
 
 Match = tuple[str, dict[str, str | int | float]]
 """(endpoint, path variables)"""
+
+
+class _Int64(IntegerConverter):
+    """Whole numbers of 64 bits, which is what the wire has (and ``int()`` of thousands of digits raises an error)."""
+
+    def to_python(self, value: str) -> int:
+        if len(value.lstrip("0")) > 19 or (number := int(value)) > _INT64_MAX:
+            raise ValidationError
+        return number
 
 
 class NoMatch(Exception):
@@ -69,7 +79,11 @@ class RouteTable:
                 here = self._static.setdefault(route, {})
                 for method in allowed:
                     here[method] = (name, {})
-        self._variable = Map(rules, strict_slashes=False, merge_slashes=False).bind("localhost") if rules else None
+        self._variable = None
+        if rules:
+            converters = {"int": _Int64}
+            variable = Map(rules, strict_slashes=False, merge_slashes=False, converters=converters)
+            self._variable = variable.bind("localhost")
 
     def match(self, method: str, path: str) -> Match:
         """The endpoint for a request, *path* percent-decoded.  Raises NoMatch."""

@@ -84,9 +84,11 @@ class StrictProtocol(HttpToolsProtocol):
                 self.data_received(rest)
                 return
         except httptools.HttpParserError as error:
-            if self._refusal is None and isinstance(error, httptools.HttpParserCallbackError):
+            refusal = self._refusal
+            if refusal is None and isinstance(error, httptools.HttpParserCallbackError):
                 log.exception("a request from %s could not be taken in", self.client_name)
-            self._fail(self._refusal or Refusal(400, f"malformed HTTP request: {error}"), linger=True)
+                refusal = Refusal(500, "the gateway failed at this request; its log says why")
+            self._fail(refusal or Refusal(400, f"malformed HTTP request: {error}"), linger=True)
             return
         if self._phase:
             self._in_parts()
