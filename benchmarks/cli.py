@@ -103,7 +103,7 @@ def _list() -> None:
     print("systems")
     for name, system in SYSTEMS.items():
         print(f"  {name:<14} {system.title}")
-    print(f"load generators\n  closed loop    {wrk_version()}\n  open loop      benchmarks/openloop.py")
+    print(f"load generators\n  closed loop    {wrk_version()}\n  open loop      that of `zserve bench`")
 
 
 def _report(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:

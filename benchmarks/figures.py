@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["FIGURES", "Figure", "Spread", "paired_ratio", "percentile_ms", "spread"]
+__all__ = ["FIGURES", "Figure", "Spread", "paired_ratio", "spread"]
 
 
 class Figure(NamedTuple):
@@ -78,8 +78,3 @@ def paired_ratio(values: Mapping[int, float], reference: Mapping[int, float]) ->
         if index in reference and (values[index] or reference[index])
     ]
     return spread(ratios) if ratios else None
-
-
-def percentile_ms(ordered: Sequence[float], share: float) -> float:
-    """The value below which *share* of the ascending seconds in *ordered* lie, in milliseconds; 0 for none."""
-    return 1e3 * ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

@@ -16,8 +16,7 @@ from typing import Any
 
 import httptools
 import msgspec
-
-from .figures import percentile_ms
+from zserve.nodes.bench.tally import percentile_ms
 
 __all__ = ["StreamOutcome", "StreamPlan", "generate"]
 

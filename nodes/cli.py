@@ -32,6 +32,7 @@ _COMMANDS = {
     "status": "show nodes, replicas, endpoints and backends",
     "routes": "list the routes of a fabric",
     "traffic": "show or change how an endpoint's requests are shared",
+    "bench": "measure how fast an endpoint answers",
     "shutdown": "end a whole fabric",
     "keygen": "make a key pair for a node, or a token for HTTP clients",
 }

@@ -60,7 +60,7 @@ class _Once:
             Stream(
                 name=name,
                 path=system.with_deadline(f"/{name}", deadline_ms),
-                body='{"n": 1}',
+                body=b'{"n": 1}',
                 rate=self._share * 1e3 / wait_ms,
                 deadline_ms=deadline_ms,
             )

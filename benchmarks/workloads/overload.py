@@ -11,7 +11,8 @@ import math
 from collections.abc import Sequence
 from functools import partial
 
-from ..arrivals import poisson
+from zserve.nodes.bench.arrivals import poisson
+
 from ..bareloop import bare_loop
 from ..offered import offer
 from ..openloop import Outcome, Plan, Stream
@@ -69,7 +70,7 @@ class Overload(Workload):
         requests = Stream(
             name="requests",
             path=system.with_deadline(probe.path, DEADLINE_MS),
-            body=probe.body.decode(),
+            body=probe.body,
             rate=factor * self.capacity,
             deadline_ms=DEADLINE_MS,
         )

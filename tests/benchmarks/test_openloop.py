@@ -74,7 +74,7 @@ def server() -> Iterator[Server]:
 
 
 def stream(name: str, path: str, *, rate: float = 100.0, deadline_ms: float = 500.0, **given) -> Stream:
-    return Stream(name=name, path=path, body="{}", rate=rate, deadline_ms=deadline_ms, **given)
+    return Stream(name=name, path=path, body=b"{}", rate=rate, deadline_ms=deadline_ms, **given)
 
 
 def plan(server: Server, *streams: Stream, **given) -> Plan:

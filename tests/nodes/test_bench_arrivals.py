@@ -3,8 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-
-from benchmarks.arrivals import arrivals, burst, poisson, replay
+from zserve.nodes.bench.arrivals import arrivals, burst, poisson, replay
 
 
 def test_poisson_has_the_rate_and_the_spread_of_independent_clients():

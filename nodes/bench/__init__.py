@@ -1,0 +1,1 @@
+"""Load generators: what ``zserve bench`` and the benchmarks of the repository share."""
