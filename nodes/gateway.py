@@ -32,7 +32,7 @@ from .https import Certificate
 from .identity import new_info, wall_ms
 from .joining import keep_joined, plain
 from .keys import open_security
-from .listen import is_loopback, listen, url_of
+from .listen import is_loopback, listen, stop_taking, url_of
 from .metrics import render_gateway
 from .options import GatewayOptions
 from .program import Stop, report, run_program
@@ -83,10 +83,7 @@ class _Server(uvicorn.Server):
         for listener in sockets or []:
             listener.close()
         for spare in spares:
-            spare.setblocking(False)
-            with contextlib.suppress(BlockingIOError), spare:
-                while True:
-                    waiting.append(spare.accept()[0])
+            waiting += stop_taking(spare)
         for connection in waiting:
             with contextlib.suppress(OSError):
                 await loop.connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import struct
+import sys
+from contextlib import suppress
 
 from zserve.errors import PortInUse, ServeError
 
-__all__ = ["is_loopback", "listen", "listen_all", "url_of"]
+__all__ = ["is_loopback", "listen", "listen_all", "stop_taking", "url_of"]
 
 BACKLOG = 2048
+
+_SO_ATTACH_FILTER = 26
+_DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: keep 0 bytes of each packet
 
 
 def listen_all(host: str, port: int, count: int) -> list[socket.socket]:
@@ -62,6 +68,29 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
             raise ServeError(f"cannot listen on {host}: not an address of this machine") from None
         raise ServeError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     return listener
+
+
+def stop_taking(listener: socket.socket) -> list[socket.socket]:
+    """Close *listener*, and return the connections that clients have made and nobody has accepted, which closing it
+    would reset.
+
+    Between the last of them and the closing another one could come; so where there is a way (Linux) new ones are kept
+    away first.  Their clients try again after a second, and are refused then.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        code = ctypes.create_string_buffer(_DROP_ALL)
+        program = struct.pack("HL", 1, ctypes.addressof(code))
+        with suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    waiting: list[socket.socket] = []
+    with listener:
+        listener.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                waiting.append(listener.accept()[0])
+    return waiting
 
 
 def is_loopback(listener: socket.socket) -> bool:

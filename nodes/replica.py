@@ -310,6 +310,8 @@ class _Replica:
             self._end(core.exits[0])
         if core.config is not self._config:
             self._reconfigure(core.config)
+        if core.draining:
+            self._wake_if_drained()  # also by the word of a router that it has sent nothing more
 
     def _reconfigure(self, config: BackendConfig) -> None:
         before, self._config = self._config, config

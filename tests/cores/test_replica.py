@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zserve.config import BackendConfig
-from zserve.cores.replica import PATIENCE_S, ReplicaCore
+from zserve.cores.replica import PATIENCE_S, SETTLE_S, ReplicaCore
 from zserve.handler.pace import ASYNC_DEFAULT
 from zserve.handler.recent import RecentAnswers
 from zserve.handler.runs import Run
@@ -90,6 +90,10 @@ class Bench:
     def receive(self, *parcels: Any, peer: bytes = A) -> None:
         self.core.receive(peer, [p if isinstance(p, tuple) else (p, b"", b"") for p in parcels], self.now)
         self.take()
+
+    def settle(self, sent: int, peer: bytes = A) -> None:
+        """A router says how many calls it has sent in all."""
+        self.receive(Demand(self.grants[peer].epoch, sent, 0), peer=peer)
 
     def start(self, run: Run) -> bool:
         """What the executor does first; False when the core has taken the run back."""
@@ -587,8 +591,9 @@ def test_drain_returns_the_unstarted_and_finishes_the_rest() -> None:
     assert bench.core.ping(A, bench.now).leaving
     bench.finish(bench.runs[0])
     assert bench.statuses == [(1, 200)]
-    assert bench.core.drained
     assert bench.grants[A].limit == 3  # what was sent, and nothing more
+    bench.settle(3)
+    assert bench.core.drained
 
 
 def test_drain_takes_back_what_was_given_ahead() -> None:
@@ -609,15 +614,42 @@ def test_drain_takes_back_what_was_given_ahead() -> None:
 def test_calls_that_arrive_while_draining_come_back() -> None:
     bench = Bench()
     bench.core.drain(bench.now)
+    bench.take()
+    bench.settle(1)
+    assert not bench.core.drained, "the router has sent one that has not arrived: it would be lost"
     bench.receive(call(1))
     assert bench.returned == [1]
     assert bench.core.drained
 
 
-def test_an_idle_replica_is_drained_at_once() -> None:
-    bench = Bench()
+def granted_to_two() -> Bench:
+    bench = Bench(BackendConfig(max_concurrent_queries=8), (A, B))
+    bench.receive(Demand(bench.grants[B].epoch, 0, 4), peer=B)
+    bench.settle(0)
+    assert bench.grants[A].limit
+    assert bench.grants[B].limit
+    return bench
+
+
+def test_an_idle_replica_is_drained_when_its_routers_have_said_that_nothing_is_on_its_way() -> None:
+    bench = granted_to_two()
     assert not bench.core.drained
     bench.core.drain(bench.now)
+    bench.take()
+    bench.settle(0)
+    assert not bench.core.drained
+    bench.settle(0, B)
+    assert bench.core.drained
+
+
+def test_a_router_that_does_not_answer_or_goes_holds_no_drain_up() -> None:
+    bench = granted_to_two()
+    bench.core.drain(bench.now)
+    bench.take()
+    bench.core.link_down(B, "gone", bench.now)
+    assert not bench.core.drained
+    assert bench.core.next_wakeup() <= bench.now + SETTLE_S
+    bench.tick(SETTLE_S)
     assert bench.core.drained
 
 

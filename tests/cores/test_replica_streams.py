@@ -194,6 +194,7 @@ def test_a_drain_waits_for_the_end_of_a_stream(bench: StreamBench) -> None:
     bench.take()
     assert not bench.core.drained
     bench.tell(run, StreamEnd(True))
+    bench.settle(1)
     assert bench.core.drained
 
 

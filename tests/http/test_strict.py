@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,33 @@ def test_an_idle_connection_is_closed_after_the_keep_alive_time(make_gateway: Ma
     gateway.wait(3.0)
     assert client.closed == "closed"
     assert client.answers() == [200] * used, "without a word"
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_connection_is_not_idle_while_a_request_on_it_has_not_been_read(
+    make_gateway: Make, monkeypatch: pytest.MonkeyPatch, draining: bool
+) -> None:
+    """As where the event loop was held up, and comes to its timers first."""
+    gateway = make_gateway(keep_alive_s=20.0)
+    later: list[Any] = []
+    monkeypatch.setattr(gateway.loop, "call_later", lambda _delay, callback, *_: later.append(callback))
+    ours, clients = socket.socketpair()
+    with ours, clients:
+        connection = gateway.connect()
+        connection._extra["socket"] = ours
+        clients.sendall(b"GET ")
+        if draining:
+            connection.protocol.shutdown()
+            later.pop()()
+        else:
+            gateway.wait(25.0)
+        assert not connection.closed
+        ours.recv(100)
+        if draining:
+            later.pop()()
+        else:
+            gateway.wait(2.0)
+        assert connection.closed
 
 
 def test_an_idle_connection_after_a_system_page_is_closed_as_late(make_gateway: Make) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from zserve.nodes.listen import listen, url_of
+from zserve.nodes.listen import listen, stop_taking, url_of
 
 from zserve.errors import PortInUse, ServeError
 
@@ -32,3 +32,20 @@ def test_a_port_in_use_names_the_port_and_what_to_do() -> None:
 def test_an_address_that_is_not_ours(host: str) -> None:
     with pytest.raises(ServeError, match="not an address of this machine"):
         listen(host, 0)
+
+
+def test_connections_that_nobody_has_accepted_survive_the_listener() -> None:
+    listener = listen("127.0.0.1", 0)
+    address = listener.getsockname()
+    clients = [socket.create_connection(address, timeout=30) for _ in range(3)]
+    served = stop_taking(listener)
+    try:
+        assert {connection.getpeername() for connection in served} == {client.getsockname() for client in clients}
+        for connection in served:
+            connection.sendall(b"hello")
+        assert [client.recv(5) for client in clients] == [b"hello"] * 3
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=30)
+    finally:
+        for connection in (*served, *clients):
+            connection.close()

@@ -42,12 +42,14 @@ if TYPE_CHECKING:
     from ..handler.executor import Done
     from ..registry.sync import ConfigSync
 
-__all__ = ["PATIENCE_S", "ReplicaCore"]
+__all__ = ["PATIENCE_S", "SETTLE_S", "ReplicaCore"]
 
 ID_SIZE = 16
 TICK_S = 1.0
 RESEND_GRACE_S = 10.0
 """How long a running call whose router died goes on for the gateway's second try, before it is asked to stop."""
+SETTLE_S = 2.0
+"""How long a replica that drains waits for the routers' word on how many calls they have sent."""
 OVER_LIMIT_SLACK = 16
 """Calls beyond a router's grant that are still taken (and counted); more are sent back."""
 
@@ -86,6 +88,8 @@ class ReplicaCore:
         self.finished_calls = 0
         self.repeated = 0
         self.malformed = 0
+        self._settle_by = 0.0
+        self._settled = False
         self._stuck_after_s = stuck_after_s
         self._recent = RecentAnswers() if recent is None else recent
         self._links: dict[Peer, bytes] = {}  # the routers' node ids
@@ -256,6 +260,8 @@ class ReplicaCore:
         return Ping(digest, 0, progress_us, [], self.draining)
 
     def tick(self, now: float) -> None:
+        if self.draining and now >= self._settle_by:
+            self._settled = True
         self._table.expire(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK_S
@@ -270,7 +276,8 @@ class ReplicaCore:
         self._replies.flush(now, self.draining)
 
     def next_wakeup(self) -> float:
-        return min(self._next_tick, self._table.next_expiry)
+        at = min(self._next_tick, self._table.next_expiry)
+        return min(at, self._settle_by) if self.draining and not self._settled else at
 
     def routers_known(self) -> Sequence[str]:
         return () if self.sync is None else self.sync.routers_known()
@@ -349,14 +356,16 @@ class ReplicaCore:
         if self.draining:
             return
         self.draining = True
+        self._settle_by = now + SETTLE_S
         self._credits.draining = True
         self._table.drain(now)
         self._replies.flush(now, self.draining)
 
     @property
     def drained(self) -> bool:
-        """Draining, and every call has its answer."""
-        return self.draining and not self._held
+        """Draining, every call has its answer, and none is on its way: the routers have said how many they sent, or
+        have not said it in time."""
+        return self.draining and not self._held and (self._settled or not self._credits.may_come)
 
     def fail(self, reason: str, now: float) -> None:
         """User code asked for the end of the process: answer what can be answered, then exit."""

@@ -25,6 +25,7 @@ __all__ = ["Exchange", "FabricProtocol"]
 
 _METHODS = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _LINGER_READING_S = 2.0
+_UNREAD_S = 0.02
 
 log = logging.getLogger("zserve.http")
 
@@ -274,7 +275,10 @@ class FabricProtocol(StrictProtocol):
     def _close_idle(self) -> None:
         cycle: Any = self.cycle
         if (cycle is None or cycle.response_complete) and not self.transport.is_closing():
-            self.transport.close()
+            if self.has_unread():
+                self.loop.call_later(_UNREAD_S, self._close_idle)
+            else:
+                self.transport.close()
 
 
 def _too_large(limit: int) -> Refusal:

@@ -8,8 +8,11 @@ parts.
 
 from __future__ import annotations
 
+import array
+import fcntl
 import logging
 import re
+import termios
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import httptools
@@ -115,6 +118,21 @@ class StrictProtocol(HttpToolsProtocol):
                     self._reject(400, "the Host header is not valid")
                 self._good_host = value
 
+    def has_unread(self) -> bool:
+        """Whether a request lies in the kernel that nobody has read yet.
+
+        Timers are served before sockets, so an event loop that was held up would close a connection as idle which is
+        not, and the client would find it reset."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is None:
+            return False
+        count = array.array("i", [0])
+        try:
+            fcntl.ioctl(connection.fileno(), termios.FIONREAD, count)
+        except OSError:
+            return False
+        return count[0] > 0
+
     # --- for the subclass -------------------------------------------------------------------------------------------
 
     def _fail(self, refusal: Refusal, linger: bool = False) -> None:
@@ -167,7 +185,7 @@ class StrictProtocol(HttpToolsProtocol):
         elif self._phase == BODY:
             self._look_after_body(now)
         elif self.waiting_since is not None:
-            if now - self.waiting_since > limits.keep_alive_s:
+            if now - self.waiting_since > limits.keep_alive_s and not self.has_unread():
                 self.transport.close()
         else:
             self._look_after_answer(now)

@@ -344,6 +344,12 @@ class CreditPool:
                 share.ceiling > share.received]  # fmt: skip
         return min(ends, default=None)
 
+    @property
+    def may_come(self) -> bool:
+        """Whether a router may have sent requests that have not arrived: it has not used what it was granted, nor said
+        how much of it."""
+        return any(share.live and share.ceiling > share.received for share in self._shares.values())
+
     # --- for people ---------------------------------------------------------------------------------------------------
 
     @property
