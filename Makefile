@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types check fuzz bench-core lab clean
+.PHONY: help serve test lint types check fuzz chaos kills bench-core lab clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -39,6 +39,12 @@ fuzz: $(DEV)  ## bytes that are nearly HTTP, against a gateway (N=100000 connect
 	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "seed $$seed"; \
 	ZSERVE_FUZZ_CONNECTIONS=$${N:-100000} ZSERVE_FUZZ_SEED=$$seed \
 	    $(RUN) -m pytest tests/integration/test_http_strict.py -k any_bytes
+
+chaos: $(DEV)  ## kill, stop, partition and restart nodes under load, then check every request (SEED=, SECONDS=180, PNG=)
+	@$(RUN) -m tools.chaos --seconds '$(or $(SECONDS),180)' $(if $(SEED),--seed '$(SEED)') $(if $(PNG),--png '$(PNG)')
+
+kills: $(DEV)  ## kill -9 of replicas under load (KILLS=1000, REQUESTS=200000)
+	@$(RUN) -m tools.chaos.kills --kills '$(or $(KILLS),1000)' --requests '$(or $(REQUESTS),200000)'
 
 bench-core: $(DEV)  ## how fast the cores decide, without any network
 	$(RUN) -m benchmarks.core

@@ -125,7 +125,7 @@ class Hub:
             if gate is not None and isinstance(socket, KeyedSocket):
                 on_frames = functools.partial(gate.on_subscription, socket)
             self._publisher = Channel(self._loop, socket, on_frames)
-            self.info.publish = _same_host(self.info.address, address)
+            self.info.publish = _advertised(self.info.address, self.address, address)
         for address in self._join:
             self._dial(address)
         self.poke()
@@ -494,6 +494,13 @@ class Hub:
 
 def _ignore(_frames: list[bytes]) -> None:
     """A PUB socket receives nothing."""
+
+
+def _advertised(address: str, bound: str, publish: str) -> str:
+    """The *publish* address as others are told, who are told *address* where this router is *bound*."""
+    if address.startswith("ipc://") and publish.startswith(bound):
+        return address + publish[len(bound) :]  # sockets that lie beside each other do so under other names, too
+    return _same_host(address, publish)
 
 
 def _same_host(address: str, publish: str) -> str:

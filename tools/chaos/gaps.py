@@ -1,0 +1,90 @@
+"""How long the service was gone: spans in which a service that is asked all the time answered nobody with 200."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .faults import Event
+from .plan import BARS_S
+from .requests import Record
+
+__all__ = ["Gap", "gaps_of", "longest_gap", "served_at"]
+
+AFTER_S = 5.0
+"""A gap that begins so soon after a fault has ended is counted for it."""
+_ENOUGH = 20.0
+"""A service that is asked less often than this, a second, has gaps by nature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The longest gap around one event, and which service had it.  bar_s: how long it may be, inf: there is no bar.
+
+    slowest_s: the longest time that an answer of 200 took which was on its way when it happened.  held_up_s: for how
+    long the client itself did not get to run then; a gap of less than that is none of the fabric's.
+    """
+
+    event: Event
+    lane: str
+    seconds: float
+    slowest_s: float
+    held_up_s: float
+    bar_s: float = float("inf")
+
+    @property
+    def too_long(self) -> bool:
+        return self.seconds - self.held_up_s > self.bar_s
+
+
+def served_at(records: Sequence[Record]) -> dict[str, list[float]]:
+    """When each service gave an answer of 200, for those that are asked all the time."""
+    moments: dict[str, list[float]] = {}
+    for record in records:
+        if record.status == 200 and not record.kind.streams:
+            moments.setdefault(record.kind.lane, []).append(record.begun_s)
+    for found in moments.values():
+        found.sort()
+    return {lane: found for lane, found in moments.items() if len(found) > _ENOUGH * max(1.0, found[-1] - found[0]) / 2}
+
+
+def longest_gap(moments: Sequence[float], begin_s: float, end_s: float) -> float:
+    """The longest time between two neighbours of *moments* (ascending) that is at least partly in a span."""
+    longest = 0.0
+    for one, other in pairwise(moments):
+        if other > begin_s and one < end_s:
+            longest = max(longest, other - one)
+    return longest
+
+
+def gaps_of(
+    events: Sequence[Event], records: Sequence[Record], lags: Sequence[tuple[float, float]], end_s: float
+) -> list[Gap]:
+    """For each event the worst gap.  *lags*: (when, for how long) the client was held up.  *end_s*: of the load."""
+    served = served_at(records)
+    found = []
+    for number, event in enumerate(events):
+        following = events[number + 1].begin_s if number + 1 < len(events) else float("inf")
+        until = min(event.end_s + AFTER_S, following, end_s)
+        lane, seconds = _worst(served, event.begin_s, until)
+        slowest = max(
+            (
+                record.begun_s - record.sent_s
+                for record in records
+                if record.status == 200
+                and record.sent_s < until
+                and event.begin_s < record.begun_s <= following  # what the next fault holds up is not counted here
+            ),
+            default=0.0,
+        )
+        held_up = max((lag for at, lag in lags if event.begin_s <= at <= until + lag), default=0.0)
+        bar_s = BARS_S.get(event.fault.kind.split()[0], float("inf")) if event.fault.alone else float("inf")
+        found.append(Gap(event, lane, seconds, slowest, held_up, bar_s))
+    return found
+
+
+def _worst(served: Mapping[str, Sequence[float]], begin_s: float, end_s: float) -> tuple[str, float]:
+    gaps = {lane: longest_gap(moments, begin_s, end_s) for lane, moments in served.items()}
+    lane = max(gaps, key=lambda name: gaps[name], default="")
+    return lane, gaps.get(lane, 0.0)
