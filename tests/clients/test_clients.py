@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from ..integration.fabric import eventually
 from ..integration.running import RunningApp
+from .browser import Browser
 
 pytestmark = pytest.mark.integration
 
@@ -151,34 +151,10 @@ def test_node_fetch(url: str) -> None:
 
 
 def test_a_browser(url: str, tmp_path: Path) -> None:
-    """EventSource, fetch and FormData in headless Chromium."""
-    chromium = program("chromium", "chromium-browser", "google-chrome")
-    log = tmp_path / "log"
-    with log.open("w") as said:
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-        options += ["--disable-background-networking", "--remote-debugging-port=0"]
-        browser = subprocess.Popen(
-            [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", f"{url}/page"],
-            stdout=said,
-            stderr=said,
-            stdin=subprocess.DEVNULL,
-            process_group=0,
-        )
-    try:
-
-        def reported() -> list[str]:
-            if browser.poll() is not None:
-                pytest.skip(f"chromium does not run here: {log.read_text()[-500:]}")
-            found: list[str] = httpx.get(f"{url}/report", timeout=20).json()
-            return found
-
+    """EventSource, fetch and FormData."""
+    with Browser(tmp_path) as browser:
+        browser.open(f"{url}/page")
         got = ["0=tick 0", "1=tick 1", "2=tick 2"]
-        assert eventually(reported, "the page reports what it got", 60.0) == [
+        assert eventually(lambda: httpx.get(f"{url}/report", timeout=20).json(), "it reports what it got", 60.0) == [
             json.dumps({"got": got}, separators=(",", ":")) + " from the browser"
         ]
-    finally:
-        try:
-            os.killpg(browser.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        browser.wait(20)

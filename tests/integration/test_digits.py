@@ -13,6 +13,9 @@ import pytest
 
 from zserve.control.client import ControlClient
 
+from ..clients.browser import Browser
+from ..examples.test_digits_page import STROKES
+from .fabric import eventually
 from .running import RunningApp
 
 pytestmark = pytest.mark.integration
@@ -83,3 +86,32 @@ def test_the_printed_curl_line_works_when_pasted(app: RunningApp) -> None:
     command = line[line.index("curl") :]
     answer = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=30, check=True).stdout
     assert '"digit"' in answer
+
+
+@pytest.mark.parametrize(("width", "height", "touch"), [(1000, 800, False), (360, 740, True)])
+def test_the_page_is_drawn_on(app: RunningApp, tmp_path: Path, width: int, height: int, touch: bool) -> None:
+    """With a mouse on a desktop, with a finger on a phone."""
+
+    def text(name: str) -> str:
+        return str(page.run(f"document.getElementById('{name}').textContent"))
+
+    def middle(name: str) -> list[float]:
+        rectangle = f"document.getElementById('{name}').getBoundingClientRect()"
+        found: list[float] = page.run(f"(box => [box.x + box.width / 2, box.y + box.height / 2])({rectangle})")
+        return found
+
+    with Browser(tmp_path, width=width, height=height, touch=touch) as page:
+        page.open(app.url + "/")
+        x, y = middle("pad")
+        size = page.run("document.getElementById('pad').getBoundingClientRect().width")
+        for digit in (3, 7):
+            for stroke in STROKES[digit]:
+                page.draw([(x + (right - 0.5) * size, y + (down - 0.5) * size) for right, down in stroke])
+            eventually(lambda digit=digit: text("digit") == str(digit), f"the page says {digit}")
+            page.screenshot(tmp_path / f"{digit}.png")  # for people: the path is in the output of --basetemp
+            assert float(text("probability").removesuffix("%")) > 50
+            assert text("backend") in ("SVM:v1", "RandomForest:v2")
+            assert text("error") == ""
+            page.click(*middle("clear"))
+            eventually(lambda: text("backend") not in ("SVM:v1", "RandomForest:v2"), "it is cleared")
+        assert page.run("document.documentElement.scrollWidth") <= width, "nothing is cut off, or to be scrolled to"
