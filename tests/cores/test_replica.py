@@ -521,6 +521,16 @@ def test_progress_tells_for_how_long_nothing_was_finished() -> None:
     assert bench.core.ping(A, bench.now + 0.5).progress_us == pytest.approx(500_000, abs=2)
 
 
+def test_a_replica_that_has_a_place_for_more_is_not_held_up() -> None:
+    bench = Bench(BackendConfig(max_concurrent_queries=2))
+    bench.receive(call(1))
+    assert bench.core.ping(A, bench.now + 20.0).progress_us == -1
+    bench.receive(call(2))
+    assert bench.core.ping(A, bench.now + 20.0).progress_us == pytest.approx(20_000_000, abs=2)
+    bench.finish(bench.runs[0])
+    assert bench.core.ping(A, bench.now + 20.0).progress_us == -1
+
+
 def test_calls_far_beyond_the_grant_come_back() -> None:
     bench = Bench(BackendConfig(max_concurrent_queries=1))
     bench.receive(*(call(n) for n in range(100)))

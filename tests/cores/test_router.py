@@ -26,6 +26,7 @@ from zserve.wire.messages import (
     Grant,
     Hello,
     NodeInfo,
+    Ping,
     ReplicaStatus,
     Report,
     Request,
@@ -223,6 +224,58 @@ def test_a_silent_replica_gets_nothing_new_until_it_is_heard_again(bench: Bench)
     assert [call.id for call in bench.sent(silent, Call)] == keys[1:], "at once"
     bench.router.link_down(GATEWAY, "silent for 5.1 s", bench.now)
     assert bench.router.doubts == {}
+
+
+def told_unready(bench: Bench) -> list[str]:
+    found = bench.router.ping(GATEWAY, bench.now).unready
+    assert bench.router.ping(WORKER, bench.now).unready == [], "nobody else asks"
+    return found
+
+
+def test_the_heartbeat_names_what_would_not_be_served(bench: Bench) -> None:
+    bench.serve("b")
+    assert told_unready(bench) == ["e (backend b)"]
+    one, other = bench.replica("r1"), bench.replica("r2")
+    assert told_unready(bench) == []
+    bench.router.link_doubted(one, "its process 7 is stopped (SIGSTOP)", bench.now)
+    assert told_unready(bench) == [], "there is another one"
+    bench.router.link_doubted(other, "host h is not heard", bench.now)
+    (text,) = told_unready(bench)
+    assert text.startswith("e (backend b: replica ")
+    assert "its process 7 is stopped (SIGSTOP)" in text
+    assert "host h is not heard" in text
+    bench.router.link_doubted(one, "", bench.now)
+    assert told_unready(bench) == []
+
+
+def test_a_replica_that_finishes_nothing_is_named(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1")
+    bench.now += 100.0
+    bench.tell(replica, Ping(progress_us=9_000_000))
+    assert told_unready(bench) == []
+    assert bench.control("status")["replicas"] == [], "its worker node has not reported it"
+    bench.now += 2.0
+    (text,) = told_unready(bench)
+    assert "has finished nothing for 11 s, and has no place for more" in text
+    bench.tell(replica, Ping(progress_us=500_000))
+    assert told_unready(bench) == []
+    bench.tell(replica, Ping(progress_us=30_000_000))
+    assert told_unready(bench) != []
+    bench.tell(replica, Ping())
+    assert told_unready(bench) == [], "it has a place for more"
+
+
+def test_calls_that_take_long_are_given_their_time(bench: Bench) -> None:
+    bench.serve("b")
+    replica = bench.replica("r1")
+    key = bench.request(1, budget_us=60_000_000)
+    bench.now += 8.0
+    bench.tell(replica, Result(key, run_us=8_000_000))
+    bench.tell(replica, Ping(progress_us=30_000_000))
+    assert told_unready(bench) == []
+    bench.now += 15.0
+    assert "has finished nothing for 45 s" in told_unready(bench)[0]
 
 
 def test_a_request_that_kills_every_replica_is_given_up(bench: Bench) -> None:

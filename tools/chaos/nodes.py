@@ -255,7 +255,9 @@ def _without(joins: Sequence[str], own: str) -> list[str]:
 
 
 def _read(fd: int, until: float) -> bytes:
-    if not select.select([fd], [], [], max(0.0, until - time.monotonic()))[0]:
+    poll = select.poll()  # there may be more descriptors than select() takes
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(1e3 * max(0.0, until - time.monotonic())):
         return b""
     return os.read(fd, 65536)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import shutil
 import signal
 import sys
@@ -37,6 +38,8 @@ def whole_run(
         print(f"{name}: needs Linux, which tells who is at the other end of a unix socket", file=sys.stderr)
         return None
     warnings.simplefilter("ignore", ServeWarning)  # "not confirmed by": of course not
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # requests pile up while a gateway stands still
     progress = Progress(steps, sys.stderr)
     begin_s = time.monotonic()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from typing import Any
 
@@ -29,6 +30,16 @@ def _answers(outcome: Outcome) -> dict[str, dict[str, int]]:
             what = "200, broken off"
         counts.setdefault(record.kind.name, Counter())[what] += 1
     return {kind: dict(sorted(found.items())) for kind, found in counts.items()}
+
+
+def _reasons(outcome: Outcome) -> list[tuple[str, int]]:
+    """What answers other than 200 say, with names and numbers left out; the most frequent first."""
+    texts: Counter[str] = Counter()
+    for record in outcome.records:
+        if record.status not in (0, 200):
+            text = re.sub(r"'[^']*'", "...", re.sub(r"[0-9]+(\.[0-9]+)?", "#", record.text.strip()))
+            texts[f"{record.status} {text}"] += 1
+    return texts.most_common()
 
 
 def _runs(outcome: Outcome) -> dict[str, int]:
@@ -58,6 +69,10 @@ def written_out(outcome: Outcome) -> str:
         f"  of {runs['once_kinds_run']} that must run once, {runs['once_kinds_run_twice']} ran twice; of "
         f"{runs['idempotent_run']} others {runs['idempotent_run_again']} did"
     )
+    reasons = _reasons(outcome)
+    lines += [f"  {count:>5} x {text}" for text, count in reasons[:8]]
+    if len(reasons) > 8:
+        lines.append(f"  {sum(count for _, count in reasons[8:]):>5} x others")
     lines += ["", f"{'fault (alone)':<20}{'times':>6}{'worst gap':>12}{'bar':>8}{'slowest 200':>14}   service"]
     for title, gaps in worst_by_kind(outcome.gaps).items():
         worst = gaps[0]
@@ -90,6 +105,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.setting.seconds,
         "requests": len(outcome.records),
         "answers": _answers(outcome),
+        "reasons": dict(_reasons(outcome)),
         "runs": _runs(outcome),
         "writes": dict(outcome.writes),
         "violations": outcome.violations,

@@ -255,7 +255,7 @@ class ReplicaCore:
         grant = self._credits.grant_for(peer)
         if grant is not None:
             self.out.send(peer, Grant(*grant))
-        progress_us = -1 if not self._held else int((now - self._progress_at) * 1e6)
+        progress_us = int((now - self._progress_at) * 1e6) if self._held and self._table.full() else -1
         digest = b"" if self.sync is None else self.sync.digest()
         return Ping(digest, 0, progress_us, [], self.draining)
 

@@ -10,6 +10,11 @@ from ..wire.messages import Hello, ReplicaStatus, Report
 
 __all__ = ["ReplicaTable"]
 
+STUCK_S = 10.0
+"""A replica is taken for stuck that has no place for more and has finished nothing for so long..."""
+STUCK_RUNS = 5.0
+"""... or for so many times what its calls take, if that is longer."""
+
 _ENDED = frozenset(("dead", "failed"))
 
 
@@ -21,6 +26,7 @@ class ReplicaTable:
         self._by_backend: dict[str, list[Peer]] = {}
         self._reports = reports
         self._starting: dict[bytes, float] = {}
+        self._full_since: dict[Peer, float] = {}  # when those that have no place for more last finished something
 
     def add(self, peer: Peer, hello: Hello) -> None:
         self._hello[peer] = hello
@@ -29,12 +35,28 @@ class ReplicaTable:
     def remove(self, peer: Peer) -> Hello | None:
         """Forget a link; the replica's HELLO if it was that of one."""
         hello = self._hello.pop(peer, None)
+        self._full_since.pop(peer, None)
         if hello is not None:
             peers = self._by_backend[hello.backend]
             peers.remove(peer)
             if not peers:
                 del self._by_backend[hello.backend]
         return hello
+
+    def heard(self, peer: Peer, progress_us: int, now: float) -> None:
+        """The heartbeat of *peer* told how it gets on (see :class:`Ping`)."""
+        if progress_us < 0:
+            self._full_since.pop(peer, None)
+        elif peer in self._hello:
+            self._full_since[peer] = now - progress_us * 1e-6
+
+    def stuck_s(self, peer: Peer, run_s: float, now: float) -> float:
+        """For how long a replica, whose calls take *run_s* seconds by experience, has finished nothing although all its
+        places are taken; 0 as long as that may be as it should."""
+        since = self._full_since.get(peer)
+        if since is None or now - since < max(STUCK_S, STUCK_RUNS * run_s):
+            return 0.0
+        return now - since
 
     def links(self) -> Iterable[tuple[Peer, Hello]]:
         """The links with all replicas, and how each introduced itself."""
@@ -70,6 +92,17 @@ class ReplicaTable:
             if status is not None:
                 gone.append((peer, status.reason or status.state))
         return gone
+
+    def absent(self, backend: str) -> list[str]:
+        """What worker nodes say of the replicas of *backend*, where this router is linked with none: one text each."""
+        found = []
+        for _, status in self.statuses():
+            if status.backend == backend:
+                state = "has no link with this router" if status.state == "ready" else f"is {status.state}"
+                why = status.reason.strip().rpartition("\n")[2] if status.state in _ENDED else ""
+                process = f", process {status.pid}," if status.pid else ""
+                found.append(f"replica {backend}#{status.index}{process} {state}" + (f": {why}" if why else ""))
+        return found
 
     def starting_for(self, node: bytes, now: float) -> float | None:
         """Seconds since this router heard that the replica is being constructed; None if it is not."""

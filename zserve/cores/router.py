@@ -186,10 +186,12 @@ class RouterCore:
                 self.misplaced += 1
             elif kind is View or kind is ViewChange:
                 self.control.views_changed(now)
+            elif kind is Ping:
+                self.replicas.heard(peer, message.progress_us, now)
         self._after(now)
 
     def ping(self, peer: Peer, now: float) -> Ping:
-        unready = self.unready() if peer in self._gateways else []
+        unready = self.unready(now) if peer in self._gateways else []
         sync = self.sync
         known, absent_ms = sync.known(peer), sync.standing.absent_ms
         return Ping(sync.digest(), sync.view_serial, -1, unready, self.leaving, known, absent_ms)
@@ -585,14 +587,31 @@ class RouterCore:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def unready(self) -> list[str]:
-        """Endpoints whose requests would have to wait for a replica, with the backend that has none."""
+    def unready(self, now: float) -> list[str]:
+        """Endpoints whose requests would have to wait for a replica, with the backend that has none, or the replicas
+        that are silent or stuck."""
         found = []
         for name, backends in self.endpoints.backends():
             for backend in backends:
-                if not self.replicas.of(backend):
-                    found.append(f"{name} (backend {backend})")
+                links = self.replicas.of(backend)
+                troubles = [self.trouble(peer, now) for peer in links]
+                if not links:
+                    troubles = self.replicas.absent(backend)
+                if all(troubles):
+                    found.append(f"{name} (backend {': '.join(filter(None, [backend, '; '.join(troubles[:3])]))})")
         return found[:20]
+
+    def trouble(self, replica: Peer, now: float) -> str:
+        """Why a replica would not run a request that came now, "" if it would."""
+        doubt, info, queue = self.doubts.get(replica), self.sync.info_of(replica), self._serving.get(replica)
+        name = f"replica {info.name or info.pid}" if info is not None else "a replica"
+        if doubt:
+            return f"{name}: {doubt}"
+        stuck_s = self.replicas.stuck_s(replica, queue.run_s if queue is not None else 0.0, now)
+        if not stuck_s:
+            return ""
+        what = f"process {info.pid} " if info is not None and info.pid else ""
+        return f"{name}: {what}has finished nothing for {stuck_s:.0f} s, and has no place for more"
 
     def _backlog(self, backend: str) -> int:
         """Requests that a backend has before it, for policies that look at it."""

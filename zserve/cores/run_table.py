@@ -60,6 +60,10 @@ class RunTable:
             return 0
         return self._pace.runs(self._credits.capacity) - len(self.given) + self._given_others
 
+    def full(self) -> bool:
+        """Whether a run of the main callable that came now would have to wait until another one ends."""
+        return len(self.given) - self._given_others >= self._pace.at_once(self._credits.capacity)
+
     def add(self, run: Run) -> None:
         """It waits for its turn."""
         if len(run.calls) > self.largest_batch:

@@ -13,6 +13,7 @@ from ..registry.registry import Conflict, Registry
 from ..wire.messages import NodeInfo
 
 if TYPE_CHECKING:
+    from ..channel.outbox import Peer
     from .router import RouterCore
 
 __all__ = ["counters_of", "stat_of", "status_of"]
@@ -32,7 +33,7 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
     suspects = {
         info.node: cause for peer, cause in router.doubts.items() if (info := router.sync.info_of(peer)) is not None
     }
-    linked = {peer[:16] for backend in router.queues for peer in router.replicas.of(backend)}
+    linked = {peer[:16]: peer for backend in router.queues for peer in router.replicas.of(backend)}
     replicas = []
     for worker, status in router.replicas.statuses():
         replicas.append(
@@ -46,7 +47,9 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
                 "suspect": suspects.get(status.node, ""),
                 "pid": status.pid,
                 "restarts": status.restarts,
-                "reason": status.reason or _starting(router, status.node, now),
+                "reason": _stuck(router, linked.get(status.node), now)
+                or status.reason
+                or _starting(router, status.node, now),
                 "node": worker.hex(),
             }
         )
@@ -157,6 +160,11 @@ def _starting(router: RouterCore, node: bytes, now: float) -> str:
     """A constructor that hangs shows here."""
     for_s = router.replicas.starting_for(node, now)
     return "" if for_s is None else f"starting for {for_s:.0f} s"
+
+
+def _stuck(router: RouterCore, peer: Peer | None, now: float) -> str:
+    """A handler that does not return shows here; that a replica is silent is told beside it."""
+    return "" if peer is None or peer in router.doubts else router.trouble(peer, now)
 
 
 def _node(info: NodeInfo, suspects: Mapping[bytes, str]) -> dict[str, Any]:

@@ -78,6 +78,10 @@ class Pace:
             return self.threads
         return self.threads + (min(MAX_AHEAD, 1 + int(AHEAD_S / run_s)) if run_s else 1)
 
+    def at_once(self, capacity: int) -> int:
+        """How many runs of the main callable can be in user code at a time."""
+        return -(-capacity // self.batch) if self._asynchronous else self.threads
+
     def other_runs(self, capacity: int) -> int:
         """The same for the methods of the other kind."""
         return self.threads if self._asynchronous else -(-capacity // self.batch)

@@ -123,6 +123,11 @@ class BackendQueue:
     def in_flight(self) -> int:
         return self._fleet.in_flight
 
+    @property
+    def run_s(self) -> float:
+        """What replicas say a call took, on average of late; 0 as long as nothing is known, seconds."""
+        return self._run_s
+
     def offer(self, entry: Entry, now: float) -> Refusal | None:
         """Take *entry* in, or say why not: 429, 503, or 504 when its deadline has passed.
 
@@ -313,7 +318,7 @@ class BackendQueue:
 
     def _batch_done(self, member: Replica, batch_no: int, now: float, run_s: float, waited_s: float) -> None:
         self._pipeline.done(member, batch_no, now, run_s, waited_s)
-        self._run_s += (run_s - self._run_s) * 0.1
+        self._run_s += (run_s - self._run_s) * (0.1 if self._run_s else 1.0)
         self._admission.width = self._pipeline.width
         self._admission.touched()
 
@@ -355,7 +360,7 @@ class BackendQueue:
         self._skip = self._stride - 1
         if ok:
             self._times.observe(depth, took, now)
-            self._run_s += (run_s - self._run_s) * 0.1
+            self._run_s += (run_s - self._run_s) * (0.1 if self._run_s else 1.0)
 
     # --- sending ------------------------------------------------------------------------------------------------------
 

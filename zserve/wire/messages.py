@@ -177,10 +177,11 @@ class Ping(_Message, tag=4):
     """Heartbeat, once a second both ways.  Any other message counts as one too.
 
     ``digest`` is the sender's registry digest, ``view`` the serial of its own membership view (routers),
-    ``progress_us`` how long ago a replica last finished an item (-1: has nothing to do), ``unready`` the endpoints that
-    a router could not serve now.  ``leaving``: the sender drains; send it nothing new.  ``known``: from a router to
-    those that follow the whole membership, a hash over the versions of all views (and, to routers, reports) that it
-    has.  ``absent_ms``: from a router that does not trust its own records, when it last ran (-1: it had none at all).
+    ``progress_us`` how long ago a replica last finished an item (-1: it has nothing to do, or a place for more),
+    ``unready`` the endpoints that a router could not serve now, and why.  ``leaving``: the sender drains; send it
+    nothing new.  ``known``: from a router to those that follow the whole membership, a hash over the versions of all
+    views (and, to routers, reports) that it has.  ``absent_ms``: from a router that does not trust its own records,
+    when it last ran (-1: it had none at all).
     """
 
     digest: bytes = b""
