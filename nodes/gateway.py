@@ -28,6 +28,7 @@ from zserve.security.tokens import TokenTable, parse_tokens
 from zserve.security.watched import Watched, Watcher
 
 from .complaint import complain
+from .descriptors import Descriptors, within_descriptors
 from .https import Certificate
 from .identity import new_info, wall_ms
 from .joining import keep_joined, plain
@@ -114,7 +115,7 @@ class Gateway:
         self._core = GatewayCore(
             ConfigSync(info, wall_ms),
             id_prefix=info.boot,
-            limits=GatewayLimits(max_requests=options.max_requests),
+            limits=GatewayLimits(options.max_requests, options.limits.held_bytes),
             neighbours=Neighbours(info.node, options.max_routers, beside.info.node if beside is not None else b""),
         )
         self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn, security=security)
@@ -128,7 +129,7 @@ class Gateway:
         self._front = front(
             self._core,
             self._hub.poke,
-            limits=options.limits,
+            limits=within_descriptors(options.limits),
             default_timeout_s=options.default_timeout_s,
             scheme=scheme,
         )
@@ -192,7 +193,7 @@ class Gateway:
 
     def _server(self) -> _Server:
         protocol = type("GatewayProtocol", (FabricProtocol,), {"front": self._front})
-        pages = system_pages(self._core, lambda: render_gateway(self._core, self._hub))
+        pages = system_pages(self._core, lambda: render_gateway(self._core, self._hub, self._front))
         config = uvicorn.Config(
             app=pages if self._tokens is None else with_tokens(pages, self._tokens_in_force),
             http=protocol,
@@ -229,6 +230,8 @@ class Gateway:
             self._stop.request(self._core.shutdown_reason)
 
     async def _sweep(self) -> None:
+        descriptors = Descriptors()
         while True:
             await asyncio.sleep(1.0)
             self._front.sweep()
+            descriptors.look()

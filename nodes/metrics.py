@@ -10,10 +10,24 @@ from typing import Any
 
 from zserve.channel.hub import Hub
 from zserve.cores.gateway import GatewayCore
+from zserve.http.front import HttpFront
 
 __all__ = ["render_gateway"]
 
-_GAUGES = frozenset(("in_flight", "bytes", "routers", "links", "held", "suspects", "ill_health", "known_keys_broken"))
+_GAUGES = frozenset(
+    (
+        "in_flight",
+        "bytes",
+        "routers",
+        "links",
+        "held",
+        "suspects",
+        "ill_health",
+        "known_keys_broken",
+        "connections",
+        "receiving_bytes",
+    )
+)
 
 
 class _Numbers:
@@ -32,10 +46,11 @@ class _Numbers:
                     yield family(f"zserve_{group}_{name}", f"{group}: {name.replace('_', ' ')}", value=value)
 
 
-def render_gateway(core: GatewayCore, hub: Hub) -> bytes:
+def render_gateway(core: GatewayCore, hub: Hub, front: HttpFront) -> bytes:
     """The metrics of one gateway."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Numbers({"gateway": core.statistics(), "transport": hub.statistics()}))
+    groups = {"gateway": core.statistics(), "http": front.statistics(), "transport": hub.statistics()}
+    registry.register(_Numbers(groups))
     return generate_latest(registry)

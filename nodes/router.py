@@ -17,6 +17,7 @@ from zserve.errors import ServeError
 from zserve.registry.standing import ALONE_S, JOINING_S
 from zserve.registry.sync import ConfigSync
 
+from .descriptors import Descriptors
 from .identity import new_info, wall_ms
 from .joining import keep_joined, plain
 from .keys import open_security
@@ -134,9 +135,11 @@ class Router:
             self._stop.request(self._core.shutdown_reason)
 
     async def _save_again(self) -> None:
-        """Try again what could not be saved, and note now and then that this router runs."""
+        """Once a second: try again what could not be saved, note now and then that this router runs."""
+        descriptors = Descriptors()
         while True:
             await asyncio.sleep(1.0)
+            descriptors.look()
             if self._core.sync.standing.in_doubt:
                 continue
             if self._state.behind:

@@ -29,6 +29,12 @@ _OPTIONS: dict[str, tuple[str, str, click.ParamType[Any], str]] = {
         "connections of one client address (IPv6: /64 network) at a time; more get 429.",
     ),
     "max_body": ("--max-body-bytes", "body_bytes", _COUNT, "bytes of a request's body; larger ones get 413."),
+    "max_held": (
+        "--max-held-bytes",
+        "held_bytes",
+        _COUNT,
+        "bytes of bodies in all, from their first byte until the answer; more get 429.",
+    ),
     "max_headers": ("--max-header-bytes", "header_bytes", _COUNT, "bytes of a request's headers; larger ones get 431."),
     "header_timeout": ("--header-timeout", "header_s", _SECONDS, "seconds for a request's headers to come; then 408."),
     "keep_alive": ("--keep-alive-timeout", "keep_alive_s", _SECONDS, "seconds between two requests of a connection."),

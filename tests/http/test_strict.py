@@ -322,6 +322,67 @@ def test_connections_are_limited_in_total_and_for_each_address(make_gateway: Mak
     assert gateway.connect("192.0.2.1").answers() == []
 
 
+def test_too_many_connections_are_one_line_in_the_log_and_one_when_it_is_over(
+    make_gateway: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = make_gateway(connections=1)
+    first = gateway.connect()
+    for _ in range(3):
+        assert gateway.connect().answers() == [503]
+    assert [record.message for record in caplog.records] == [
+        "connections are refused: this gateway has 1 connections, its limit (the first one: 192.0.2.1:1024)"
+    ]
+    first.protocol.connection_lost(None)
+    gateway.wait(20.0)
+    assert [record.message for record in caplog.records[1:]] == ["connections are taken again; 3 were refused"]
+    assert gateway.front.statistics()["connections_refused"] == 3
+
+
+def test_bodies_are_limited_all_together_while_they_come_and_until_they_are_answered(make_gateway: Make) -> None:
+    gateway = make_gateway(held_bytes=10_000)
+    answered, coming, late = gateway.connect(), gateway.connect(), gateway.connect()
+    answered.send(sized(4000) + b"x" * 4000)
+    assert gateway.front.receiving_bytes == 0
+    coming.send(sized(5000) + b"x" * 4900)
+    assert gateway.front.receiving_bytes > 4900
+    late.send(sized(5000) + b"x" * 2000)
+    assert (late.answers(), late.closed) == ([429], "ended")
+    assert gateway.answer() == 1
+    assert answered.answers() == [200]
+    other = gateway.connect()
+    other.send(sized(4000) + b"x" * 3000)
+    other.send(b"x" * 1000)
+    coming.send(b"x" * 100)
+    assert gateway.answer() == 2
+    assert (coming.answers(), other.answers()) == ([200], [200])
+    assert gateway.front.receiving_bytes == gateway.core.held_bytes == 0
+
+
+@pytest.mark.parametrize("how", ["gone", "slow", "too large"])
+def test_a_body_that_never_comes_to_its_end_is_not_held_for_ever(make_gateway: Make, how: str) -> None:
+    gateway = make_gateway(held_bytes=10_000, body_bytes=6000)
+    client = gateway.connect()
+    client.send(CHUNKED + b"1388\r\n" + b"x" * 5000 + b"\r\n")
+    assert gateway.front.receiving_bytes > 5000
+    if how == "gone":
+        client.protocol.connection_lost(None)
+    elif how == "slow":
+        gateway.wait(30.0)
+        client.protocol.connection_lost(None)
+        assert client.answers() == [408]
+    else:
+        client.send(b"1388\r\n" + b"x" * 5000 + b"\r\n")
+        assert client.answers() == [413]
+    assert gateway.front.receiving_bytes == 0
+
+
+def test_a_body_in_very_small_pieces_counts_for_the_memory_that_it_takes(make_gateway: Make) -> None:
+    gateway = make_gateway(held_bytes=10_000)
+    client = gateway.connect()
+    client.send(CHUNKED + b"1\r\nx\r\n" * 500)
+    assert client.answers() == [429]
+
+
 def test_addresses_are_forgotten_with_their_last_connection() -> None:
     counts = AddressCounts()
     hosts = ["127.0.0.1", "::1", "2001:db8::1", "2001:db8::2", "::ffff:127.0.0.1", "fe80::1%eth0"]

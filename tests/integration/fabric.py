@@ -100,8 +100,11 @@ class Fabric:
         self.workers: list[Node] = []
         folder.mkdir(exist_ok=True)
 
-    def start(self, role: str, *arguments: str, ready: bool = True, env: Mapping[str, str] | None = None) -> Node:
-        """Start ``zserve node --role ROLE``, joined to the routers there are."""
+    def start(
+        self, role: str, *arguments: str, ready: bool = True, env: Mapping[str, str] | None = None, output: int = -1
+    ) -> Node:
+        """Start ``zserve node --role ROLE``, joined to the routers there are.  *output*: a descriptor that it writes to
+        in place of its log."""
         number = len(self.nodes)
         read_fd, write_fd = os.pipe()
         log = self.folder / f"{role}-{number}.log"
@@ -116,11 +119,11 @@ class Fabric:
             for router in self.routers:
                 command += ["--join", router.address]
         command += [*arguments, "--status-fd", str(write_fd)]
-        with log.open("w") as output:
+        with log.open("w") as file:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=file if output < 0 else output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[write_fd],
                 text=True,

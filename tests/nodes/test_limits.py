@@ -38,11 +38,13 @@ def test_each_option_sets_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch,
         *("--max-connections", "50", "--max-connections-per-address", "5", "--max-body-bytes", "1000"),
         *("--max-header-bytes", "2000", "--header-timeout", "1.5", "--keep-alive-timeout", "7"),
+        *("--max-held-bytes", "3000"),
     )
     assert limits == HttpLimits(
         connections=50,
         connections_per_address=5,
         body_bytes=1000,
+        held_bytes=3000,
         header_bytes=2000,
         header_s=1.5,
         keep_alive_s=7.0,

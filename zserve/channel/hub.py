@@ -28,7 +28,7 @@ from .dial import Dial
 from .gate import Gate
 from .links import Links
 from .processes import pid_space, process_state
-from .sockets import KeyedSocket, bind_publisher, bind_router
+from .sockets import KeyedSocket, bind_publisher, bind_router, prepare_large_frames
 
 __all__ = ["Hub", "HubCore"]
 
@@ -109,6 +109,7 @@ class Hub:
     def start(self) -> None:
         """Bind, dial, and begin to tick.  Raises PortInUse or ServeError."""
         self._context.set(zmq.MAX_SOCKETS, 4096)
+        prepare_large_frames(self._context)
         gate = self._gate
         if self._bind_to is not None:
             pair = gate.pair_to_bind(self._context, self._bind_to) if gate is not None else None

@@ -14,7 +14,15 @@ from ..errors import PortInUse, ServeError
 from ..security.keys import KeyPair
 from ..security.zap import ZAP_DOMAIN
 
-__all__ = ["MAX_FRAME_BYTES", "KeyedSocket", "bind_publisher", "bind_router", "dial_publisher", "dial_router"]
+__all__ = [
+    "MAX_FRAME_BYTES",
+    "KeyedSocket",
+    "bind_publisher",
+    "bind_router",
+    "dial_publisher",
+    "dial_router",
+    "prepare_large_frames",
+]
 
 HIGH_WATER = 1024
 """Wire messages queued for one peer inside ZeroMQ.  Credits bound what is in flight; this is only a tripwire."""
@@ -41,6 +49,23 @@ class KeyedSocket(zmq.Socket[bytes]):
             return bytes.fromhex(frame.get("User-Id")), frame.get(zmq.SRCFD)
         except (KeyError, ValueError, zmq.ZMQError):
             return None, -1
+
+
+def prepare_large_frames(context: zmq.Context[Any]) -> None:
+    """Send one frame that is not copied, to nobody.
+
+    With the first one of a process pyzmq starts a thread, with sockets of its own.  Where that happens only when the
+    process has run out of descriptors, ZeroMQ ends it, or waits for ever.
+    """
+    first, second = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    try:
+        first.bind("inproc://large-frames")
+        second.connect("inproc://large-frames")
+        second.send(bytes(zmq.COPY_THRESHOLD), copy=False)
+        first.recv()
+    finally:
+        first.close(0)
+        second.close(0)
 
 
 def _bound(context: zmq.Context[Any], kind: int, pair: KeyPair | None) -> zmq.Socket[bytes]:

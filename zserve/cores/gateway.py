@@ -218,6 +218,11 @@ class GatewayCore:
         }
 
     @property
+    def held_bytes(self) -> int:
+        """Bytes of the bodies of requests that have no answer yet."""
+        return self._bytes
+
+    @property
     def in_flight(self) -> int:
         return len(self._flights)
 

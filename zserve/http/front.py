@@ -14,6 +14,7 @@ from ..cores.gateway import Flight, GatewayCore
 from ..errors import Refusal
 from ..wire.messages import FLAG_DEFAULT_DEADLINE
 from .addresses import AddressCounts
+from .crowd import Crowd
 from .deadline import BadDeadline, read_budget_s
 from .head import RequestHead, encode_head
 from .limits import HttpLimits
@@ -52,6 +53,8 @@ class HttpFront:
         self.core = core
         self.limits = limits or HttpLimits()
         self.addresses = AddressCounts()
+        self.crowd = Crowd()
+        self.receiving_bytes = 0  # of bodies that have not come to their end
         self.linger_s = linger_s
         self.now = now
         self.draining = False
@@ -161,10 +164,25 @@ class HttpFront:
             self._common = b"".join(b"%s: %s\r\n" % pair for pair in state.default_headers)
         return self._common
 
+    @property
+    def full(self) -> bool:
+        """Whether the bodies that are here or coming are more than this gateway is to hold."""
+        return self.receiving_bytes + self.core.held_bytes > self.limits.held_bytes
+
+    def statistics(self) -> dict[str, int]:
+        """Counters, for metrics."""
+        connections: Any = self.server_state.connections if self.server_state is not None else ()
+        return {
+            "connections": len(connections),
+            "connections_refused": self.crowd.turned_away,
+            "receiving_bytes": self.receiving_bytes,
+        }
+
     def sweep(self) -> None:
         """Once a second: end connections that are idle, slow, or do not take their answers."""
+        now = self.now()
+        self.crowd.look(now)
         if self.server_state is not None:
-            now = self.now()
             connections: Any = self.server_state.connections
             for connection in list(connections):
                 connection.look_after(now)

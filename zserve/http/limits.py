@@ -10,6 +10,7 @@ __all__ = ["HttpLimits"]
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes are bytes, times seconds.
 
+    held_bytes: of all bodies together that have not been answered, those that are still coming included.
     connections: in total; connections_per_address: of one client address (see :mod:`.addresses`).
     pipelined: requests that one connection sends ahead of their answers.
     header_s: from a request's first byte to the end of its headers.  body_grace_s, body_rate: a body that brings less
@@ -18,6 +19,7 @@ class HttpLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     body_bytes: int = 64 * 1024 * 1024
+    held_bytes: int = 1024 * 1024 * 1024
     header_bytes: int = 64 * 1024
     headers: int = 128
     url_bytes: int = 16 * 1024

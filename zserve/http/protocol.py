@@ -26,6 +26,8 @@ __all__ = ["Exchange", "FabricProtocol"]
 _METHODS = b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
 _LINGER_READING_S = 2.0
 _UNREAD_S = 0.02
+_PART_BYTES = 64
+"""What a piece of a body takes besides its bytes: a body may come in very many."""
 
 log = logging.getLogger("zserve.http")
 
@@ -38,19 +40,25 @@ class FabricProtocol(StrictProtocol):
         front = self.front
         limits = front.limits
         self.active: Exchange | None = None
+        self._held = 0  # of a body that has not come to its end, what front.receiving_bytes has
         self._address = ""
         if self.client:
             self._address, count = front.addresses.enter(self.client[0])
             if count > limits.connections_per_address:
                 most = limits.connections_per_address
-                self._fail(Refusal(429, f"there are {most} connections from this address, its limit", 1.0))
+                self._turn_away(Refusal(429, f"there are {most} connections from this address, its limit", 1.0))
                 return
         if len(self.connections) > limits.connections:
-            self._fail(Refusal(503, f"this gateway has {limits.connections} connections, its limit", 1.0))
+            self._turn_away(Refusal(503, f"this gateway has {limits.connections} connections, its limit", 1.0))
+
+    def _turn_away(self, refusal: Refusal) -> None:
+        self.front.crowd.turn_away(refusal.reason, self.client_name, self.front.now())
+        self._fail(refusal)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._address:
             self.front.addresses.leave(self._address)
+        self._release()
         if self.active is not None:
             self.active.drop()  # the newest one, uvicorn's cycle, may be waiting behind it
         waiting: Any = self.pipeline
@@ -192,8 +200,28 @@ class FabricProtocol(StrictProtocol):
             exchange.parts = []
             exchange.refuse(_too_large(self._limits.body_bytes))
 
+    def _count_body(self) -> None:
+        exchange: Any = self.cycle
+        if type(exchange) is not Exchange:
+            return
+        front = self.front
+        held = 0 if exchange.refusal is not None else exchange.size + _PART_BYTES * len(exchange.parts)
+        front.receiving_bytes += held - self._held
+        self._held = held
+        if held and front.full:
+            exchange.parts = []
+            self._release()
+            reason = f"the gateway holds {front.limits.held_bytes} bytes of request bodies, its limit"
+            exchange.refuse(Refusal(429, reason, 1.0))
+
+    def _release(self) -> None:
+        self.front.receiving_bytes -= self._held
+        self._held = 0
+
     def on_message_complete(self) -> None:
         self._phase = BETWEEN
+        if self._held:
+            self._release()
         exchange: Any = self.cycle
         if type(exchange) is not Exchange:
             super().on_message_complete()

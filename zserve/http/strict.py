@@ -138,6 +138,10 @@ class StrictProtocol(HttpToolsProtocol):
     def _fail(self, refusal: Refusal, linger: bool = False) -> None:
         raise NotImplementedError
 
+    def _count_body(self) -> None:
+        """More has come of a body that is not complete."""
+        raise NotImplementedError
+
     def _look_after_answer(self, now: float) -> None:
         """A request has been received and is not answered to its end."""
         raise NotImplementedError
@@ -162,6 +166,7 @@ class StrictProtocol(HttpToolsProtocol):
             elif self._part_bytes > limits.header_bytes + len(self.url):
                 self._fail(_headers_too_large(limits), linger=True)
             return
+        self._count_body()
         if self._part_since < 0.0:
             self._part_since = self.front.now()
             self._part_bytes = self._body_bytes = 0
