@@ -366,6 +366,58 @@ def test_a_replica_that_ran_for_long_is_restarted_at_once() -> None:
         assert len(lab.replicas) == 1
 
 
+def test_a_replica_that_no_router_hears_any_more_is_killed_and_replaced() -> None:
+    lab = Lab("a")
+    lab.backend("m", replicas=2)
+    lab.serve()
+    one, other = lab.ready
+    lab.run(100.0)
+    assert lab.act() == {}
+    lab.router.link_down(one, lab.now)  # its process is stopped
+    lab.run(59.0)
+    assert lab.act() == {}
+    lab.run(2.0)
+    stop, start = lab.act()["a"]
+    assert stop == Stop(one, 0.0)
+    assert isinstance(start, Start)
+    lab.make_ready(start.node)
+    (found,) = [status for status in lab.reports["a"] if status.node == start.node]
+    assert found.restarts == 1
+    assert "runs, but no router has heard it for 60 s; it was killed" in found.reason
+    lab.run(100.0)
+    assert lab.act() == {}, "the other one was heard all the time"
+    assert lab.replicas.keys() == {other, start.node}
+
+
+def test_a_replica_that_is_heard_again_in_time_is_kept() -> None:
+    lab = Lab("a")
+    lab.backend("m")
+    lab.serve()
+    (node,) = lab.ready
+    for _ in range(3):
+        lab.router.link_down(node, lab.now)
+        lab.run(50.0)
+        lab.make_ready(node)  # a link again
+        lab.run(20.0)
+    assert lab.act() == {}
+
+
+def test_a_node_without_a_router_misses_nobody() -> None:
+    lab = Lab("a")
+    lab.backend("m")
+    lab.serve()
+    (node,) = lab.ready
+    lab.unlink("a")
+    lab.router.link_down(node, lab.now)
+    lab.run(200.0)
+    assert lab.act() == {}
+    lab.link("a")
+    lab.run(50.0)
+    assert lab.act() == {}, "it counts from when it could tell"
+    lab.run(20.0)
+    assert [type(action) for action in lab.act()["a"]] == [Stop, Start]
+
+
 def test_a_constructor_that_fails_is_tried_three_times_and_reported() -> None:
     lab = Lab("a")
     lab.backend("x", 1)

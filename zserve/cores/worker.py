@@ -28,6 +28,7 @@ from ..registry.placement import Placement, place, replicas_to_keep
 from ..registry.sync import ConfigSync
 from ..registry.values import BACKEND, BackendValue
 from ..wire.messages import Goodbye, Hello, NodeInfo, Ping, ReplicaStatus, Report, Shutdown
+from .missing import UNHEARD_S, Missing
 from .roster import Roster
 from .seats import Action, Configure, Group, Replica, Seat, Start, Stop
 
@@ -68,6 +69,7 @@ class WorkerCore:
         self._reported: list[ReplicaStatus] | None = None
         self._report_serial = 1
         self._neighbours = neighbours or Neighbours(self.info.node)
+        self._missing = Missing()
 
     # --- events of a node ---------------------------------------------------------------------------------------------
 
@@ -112,7 +114,8 @@ class WorkerCore:
             times.append(self._handover_deadline)
         # What was due at the last event and was not done then waits for another event, not for the clock.
         times = [at for at in times if at > self._now]
-        for due in (self.sync.next_wakeup(), self._neighbours.next_wakeup()):
+        missed = None if self.leaving else self._missing.next_wakeup()
+        for due in (self.sync.next_wakeup(), self._neighbours.next_wakeup(), missed):
             if due is not None:
                 times.append(due)
         return min(times, default=None)
@@ -142,6 +145,7 @@ class WorkerCore:
             return
         replica.state = "ready"
         replica.ready_at = now
+        self._missing.stale()
         seat = self._seat_of.get(node)
         if seat is not None:
             replaced = seat.became_ready(replica)
@@ -223,6 +227,7 @@ class WorkerCore:
     def _after(self, now: float) -> None:
         self._now = max(now, self._now)
         self.sync.take_changes()
+        self._replace_missing(now)
         self._choose_routers(now)
         self._place(now)
         self._follow_config()
@@ -235,6 +240,22 @@ class WorkerCore:
         for peer in self._neighbours.spare(now):
             self.out.send(peer, Goodbye("others are enough"))
             self.out.close(peer, "goodbye: others are enough")
+
+    def _replace_missing(self, now: float) -> None:
+        """A process that runs and is not heard is as good as dead: stopped, or its event loop stands still."""
+        if self.leaving:
+            return
+        for node in self._missing.look(self.sync.membership, self._seated, now):
+            replica, seat = self._find(node), self._seat_of.pop(node, None)
+            if replica is not None and seat is not None:
+                self.actions.append(Stop(node, 0.0))
+                how = f"process {replica.pid} runs, but no router has heard it for {UNHEARD_S:.0f} s; it was killed"
+                seat.crashed(replica, how, now)
+
+    def _seated(self) -> list[bytes]:
+        """The replicas in charge of a seat that are ready."""
+        charges = [(node, seat.charge) for node, seat in self._seat_of.items()]
+        return [node for node, charge in charges if charge is not None and charge.node == node and charge.ready]
 
     def _place(self, now: float) -> None:
         """Compute the placement anew, if anything that it depends on has changed."""
