@@ -25,6 +25,7 @@ FIGURES: Mapping[str, Figure] = {
     "first_p99_ms": Figure("first piece p99", "ms", 2),
     "gap_p50_ms": Figure("gap p50", "ms", 2),
     "gap_p99_ms": Figure("gap p99", "ms", 2),
+    "call_us": Figure("CPU of the call itself", "us"),
     "caller_us": Figure("caller's CPU a call", "us"),
     "mb_s": Figure("body bytes", "MB/s"),
     "p50_ms": Figure("p50", "ms", 2),

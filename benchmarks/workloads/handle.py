@@ -1,7 +1,9 @@
 """Calls from Python, past HTTP: a script that uses the system's own handles.
 
 *one at a time*: each call waits for the one before; *64 at a time*: so many are under way.  The caller is a process of
-its own, in the system's environment; its processor time for each call is what a handle costs where it is used.
+its own, in the system's environment; its processor time for each call, all threads with sending, receiving and waiting,
+is what a handle costs where it is used.  What its own thread spends of that until ``remote()`` has returned is a figure
+of its own: so long is the caller kept from doing something else.
 """
 
 from __future__ import annotations
@@ -34,11 +36,14 @@ CALLS = source("""
         used = resource.getrusage(resource.RUSAGE_SELF)
         return used.ru_utime + used.ru_stime
 
-    took, under_way, asked = [], collections.deque(), 0
+    took, under_way, asked, calling = [], collections.deque(), 0, 0.0
     began, used = time.perf_counter(), cpu()
     end = began + plan["seconds"]
     while (now := time.perf_counter()) < end:
-        under_way.append((now, asked, call({"n": asked})))
+        thread = time.thread_time()
+        answer = call({"n": asked})
+        calling += time.thread_time() - thread
+        under_way.append((now, asked, answer))
         asked += 1
         if len(under_way) >= plan["at_a_time"]:
             sent, number, answer = under_way.popleft()
@@ -49,7 +54,7 @@ CALLS = source("""
         wait(answer)
     took.sort()
     print(json.dumps({
-        "calls": len(took), "seconds": seconds, "cpu_s": used,
+        "calls": len(took), "asked": asked, "seconds": seconds, "cpu_s": used, "calling_s": calling,
         "p50_ms": 1e3 * took[len(took) // 2], "p99_ms": 1e3 * took[int(0.99 * len(took))],
     }))
     sys.stdout.flush()
@@ -61,8 +66,10 @@ CALLS = source("""
 
 class _CallsFound(msgspec.Struct):
     calls: int
+    asked: int
     seconds: float
     cpu_s: float
+    calling_s: float
     p50_ms: float
     p99_ms: float
 
@@ -73,7 +80,7 @@ class Handle(Workload):
     title = f"calls from Python through the system's own handles: one, and {AT_A_TIME} at a time"
     systems = ("zserve-apart", "zserve-together", "ray", "ray-fast")
     probes = (Probe("/echo", b'{"n": 1}', b'{"n":1}'),)
-    figures = ("rate", "p50_ms", "p99_ms", "caller_us", "cpu_s", "pss_mb", "elsewhere")
+    figures = ("rate", "p50_ms", "p99_ms", "call_us", "caller_us", "cpu_s", "pss_mb", "elsewhere")
     needs_wrk = False
 
     def launches(self) -> Sequence[Launch]:
@@ -101,6 +108,7 @@ class Handle(Workload):
             "rate": found.calls / found.seconds,
             "p50_ms": found.p50_ms,
             "p99_ms": found.p99_ms,
+            "call_us": 1e6 * found.calling_s / max(1, found.asked),
             "caller_us": 1e6 * found.cpu_s / max(1, found.calls),
             **meter.figures(found.calls),
         }
