@@ -27,8 +27,11 @@ def event(kind: str, at_s: float, lasts_s: float, *, alone: bool = True) -> Even
 def answers(*silent: tuple[float, float]) -> list[Record]:
     """Fifty a second for 30 s, but for these spans."""
     moments = [number / 50 for number in range(1500)]
-    good = [at for at in moments if not any(begin < at < end for begin, end in silent)]
-    return [Record(str(at), LOOK, 1.0, sent_s=at - 0.01, begun_s=at, ended_s=at, status=200) for at in good]
+    asked = [Record(str(at), LOOK, 1.0, sent_s=at, begun_s=at + 0.01, ended_s=at + 0.01, status=200) for at in moments]
+    for record in asked:
+        if any(begin < record.begun_s < end for begin, end in silent):
+            record.status = 503
+    return asked
 
 
 def one_gap(records: list[Record], *events: Event, lags: tuple[tuple[float, float], ...] = ()) -> Gap:
@@ -38,9 +41,19 @@ def one_gap(records: list[Record], *events: Event, lags: tuple[tuple[float, floa
 def test_a_gap_counts_for_the_fault_that_it_follows() -> None:
     records = answers((10.0, 12.0), (20.0, 25.0))
     gap = one_gap(records, event("kill", 9.99, 2.0), event("stop", 19.0, 2.0))
-    assert (gap.lane, round(gap.seconds, 2), gap.bar_s, gap.too_long) == ("look", 2.0, 1.0, True)
+    assert (gap.lane, gap.bar_s, gap.too_long) == ("look", 1.0, True)
+    assert gap.seconds == pytest.approx(2.0, abs=0.05)
     assert not one_gap(records, event("stop", 9.99, 2.0)).too_long
     assert not one_gap(records, event("kill", 9.99, 2.0, alone=False)).too_long, "there is no bar for two at once"
+
+
+def test_a_service_that_does_not_come_back_has_a_gap_until_the_end() -> None:
+    gap = one_gap(answers((10.0, 31.0)), event("kill", 9.99, 2.0))
+    assert (gap.lane, round(gap.seconds), gap.too_long) == ("look", 20, True)
+
+
+def test_one_that_is_asked_seldom_is_not_judged() -> None:
+    assert one_gap(answers()[::5], event("kill", 9.99, 2.0)).lane == ""
 
 
 def test_what_the_client_itself_missed_is_no_gap_of_the_fabric() -> None:

@@ -22,8 +22,8 @@ _ENOUGH = 20.0
 class Gap:
     """The longest gap around one event, and which service had it.  bar_s: how long it may be, inf: there is no bar.
 
-    slowest_s: the longest time that an answer of 200 took which was on its way when it happened.  held_up_s: for how
-    long the client itself did not get to run then; a gap of less than that is none of the fabric's.
+    slowest_s: the longest time, from the event on, that anyone waited for an answer of 200.  held_up_s: for how long
+    the client itself did not get to run then; a gap of less than that is none of the fabric's.
     """
 
     event: Event
@@ -38,15 +38,19 @@ class Gap:
         return self.seconds - self.held_up_s > self.bar_s
 
 
-def served_at(records: Sequence[Record]) -> dict[str, list[float]]:
-    """When each service gave an answer of 200, for those that are asked all the time."""
+def served_at(records: Sequence[Record], end_s: float) -> dict[str, list[float]]:
+    """When each service gave an answer of 200, for those that are asked all the time; also the end of the load, so that
+    a service which did not come back until then has a gap, too."""
+    asked: dict[str, int] = {}
     moments: dict[str, list[float]] = {}
     for record in records:
-        if record.status == 200 and not record.kind.streams:
-            moments.setdefault(record.kind.lane, []).append(record.begun_s)
-    for found in moments.values():
-        found.sort()
-    return {lane: found for lane, found in moments.items() if len(found) > _ENOUGH * max(1.0, found[-1] - found[0]) / 2}
+        lane = record.kind.lane
+        asked[lane] = asked.get(lane, 0) + 1
+        if record.status == 200 and record.begun_s <= end_s:
+            moments.setdefault(lane, []).append(record.begun_s)
+    begin_s = min((record.sent_s for record in records if record.sent_s), default=end_s)
+    enough = _ENOUGH * (end_s - begin_s)
+    return {lane: [begin_s, *sorted(moments.get(lane, [])), end_s] for lane, count in asked.items() if count > enough}
 
 
 def longest_gap(moments: Sequence[float], begin_s: float, end_s: float) -> float:
@@ -62,7 +66,7 @@ def gaps_of(
     events: Sequence[Event], records: Sequence[Record], lags: Sequence[tuple[float, float]], end_s: float
 ) -> list[Gap]:
     """For each event the worst gap.  *lags*: (when, for how long) the client was held up.  *end_s*: of the load."""
-    served = served_at(records)
+    served = served_at(records, end_s)
     found = []
     for number, event in enumerate(events):
         following = events[number + 1].begin_s if number + 1 < len(events) else float("inf")
@@ -70,7 +74,7 @@ def gaps_of(
         lane, seconds = _worst(served, event.begin_s, until)
         slowest = max(
             (
-                record.begun_s - record.sent_s
+                record.begun_s - max(record.sent_s, event.begin_s)
                 for record in records
                 if record.status == 200
                 and record.sent_s < until
