@@ -279,6 +279,18 @@ def test_readiness_is_what_a_request_would_find() -> None:
     assert gateway.readiness()[0] is False
 
 
+def test_not_found_is_said_by_one_who_knows_what_there_is() -> None:
+    gateway = core(1)
+    assert gateway.no_endpoint("/x").status == 503, "the router has not told what there is"
+    gateway.receive(R1, [(View(b"1" * 16, b"1" * 8, 1, []), b"", b"")], 0.0)
+    gateway.tick(1.0)
+    gateway.link_down(R1, "silent", 2.0)
+    refusal = gateway.no_endpoint("/x")
+    assert refusal.status == 404
+    assert "/x" in refusal.reason
+    assert gateway.no_endpoint("/" + "x" * 1000).reason == refusal.reason.replace("/x;", "/" + "x" * 199 + ";")
+
+
 def test_the_word_to_shut_down_is_kept_for_the_shell() -> None:
     gateway = core(1)
     gateway.receive(R1, [(Shutdown("operator"), b"", b"")], 1.0)

@@ -86,6 +86,7 @@ class Gateway:
         self.core = GatewayCore(sync, b"p" * 8)
         self.core._routes = RouteTable([("e", "/e", ["GET", "POST"])])
         self.core._routes_generation = self.core.sync.registry.generation
+        self.core._informed = True
         self.core.link_up(ROUTER, Hello(VERSION, VERSION, NodeInfo(b"r" * 16, b"r" * 8, "router")), 0.0)
         self.core.out.take()
         self.front = HttpFront(self.core, lambda: None, limits=HttpLimits(**limits), now=lambda: self.now)

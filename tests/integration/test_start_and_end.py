@@ -186,6 +186,8 @@ def test_a_node_that_comes_before_its_router_waits_for_it(fabric: Fabric) -> Non
     address = f"ipc://{fabric.folder}/later"
     gateway = fabric.start("gateway", "--join", address)
     assert httpx.get(gateway.http + "/-/readyz").status_code == 503
+    early = httpx.get(gateway.http + "/hello")
+    assert (early.status_code, early.headers["retry-after"]) == (503, "1"), "nobody has told it what there is"
     fabric.start("worker", "--join", address)
     fabric.start("router", "--bind", address)
     fabric.serve("hello", "app_basic:hello")

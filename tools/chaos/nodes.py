@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -26,6 +27,7 @@ __all__ = ["Fabric", "Life", "Node"]
 
 APP = Path(__file__).resolve().parent / "app"
 START_S = 60.0
+_PORTS = range(15_000, 32_000)
 STOP_S = 45.0
 
 
@@ -268,10 +270,12 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """One that stays free while a gateway is away: not of those that the system gives to clients."""
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def _stat(pid: int) -> list[str]:

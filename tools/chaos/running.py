@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +70,7 @@ def _interruptible(main: Coroutine[Any, Any, _T]) -> _T:
     """Run it on an event loop; a signal cancels it, and it cleans up."""
 
     async def run() -> _T:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))  # calls wait for nodes that are gone
         task = asyncio.ensure_future(main)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)

@@ -129,6 +129,7 @@ class GatewayCore:
         self._routes_generation = -1
         self._next_tick = 0.0
         self._neighbours = neighbours or Neighbours(sync.info.node)
+        self._informed = False  # some router has told all that it knows
 
     # --- what the HTTP side asks ------------------------------------------------------------------------------------
 
@@ -183,6 +184,13 @@ class GatewayCore:
         """The client has taken *total* of a streamed answer so far, in the units of :mod:`zserve.wire.flow`."""
         if flight.router and flight.message.id in self._flights:
             self.out.send(flight.router, Consumed(flight.message.id, total))
+
+    def no_endpoint(self, path: str) -> Refusal:
+        """The answer where no route matches.  Before a router has told what there is, nobody can say "not found"."""
+        self._informed = self._informed or self.sync.synced
+        if self._informed:
+            return Refusal(404, f"no endpoint at {path[:200]}; all routes are listed at /-/routes")
+        return Refusal(503, "this gateway has not heard from a router yet what there is to serve", 1.0)
 
     def readiness(self) -> tuple[bool, str]:
         """Would a request be served now?  If not, the reason."""
@@ -319,6 +327,7 @@ class GatewayCore:
         self.sync.tick(self.out, now)
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
+            self._informed = self._informed or self.sync.synced
             self._neighbours.update(self.sync.membership, now)
             self._let_spare_routers_go(now)
             for key, since in list(self._homeless.items()):

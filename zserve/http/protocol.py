@@ -168,7 +168,7 @@ class FabricProtocol(StrictProtocol):
             if path == "*":
                 exchange.refuse(Refusal(200, "ok"), [(b"allow", _METHODS)])
             elif error.allowed is None:
-                exchange.refuse(Refusal(404, f"no endpoint at {path[:200]}; all routes are listed at /-/routes"))
+                exchange.refuse(front.core.no_endpoint(path))
             else:
                 allow = ", ".join(error.allowed)
                 exchange.refuse(

@@ -71,7 +71,7 @@ class Pending:
             endpoint, params = gateway.core.routes.match(method, path)
         except NoMatch as error:
             if error.allowed is None:
-                self._refuse(Refusal(404, f"no endpoint at {path[:200]}; all routes are listed at /-/routes"))
+                self._refuse(gateway.core.no_endpoint(path))
             else:
                 allow = ", ".join(error.allowed)
                 self._refuse(
