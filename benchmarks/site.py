@@ -18,7 +18,7 @@ from types import TracebackType
 from . import procfs
 from .errors import NotRun
 
-__all__ = ["Probe", "Site"]
+__all__ = ["Probe", "Site", "free_port"]
 
 STOP_S = 10.0
 ORPHANS_S = 1.0
@@ -48,7 +48,7 @@ class Site:
         self.python = python
         self.workload = workload
         self.folder = Path(tempfile.mkdtemp(prefix="zb-"))
-        self.port = _free_port()
+        self.port = free_port()
         self.doubled = self.folder / "doubled"
         self.launched_s = 0.0
         self.first_answer_s = 0.0
@@ -201,7 +201,7 @@ def _dense(text: bytes) -> bytes:
     return b"".join(text.split())
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

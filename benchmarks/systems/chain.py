@@ -3,7 +3,8 @@
 An HTTP front, a forwarder and an echo, each a process, joined as the roles of the fabric are (DEALER to ROUTER over
 ipc), and nothing else: no scheduling, no deadlines, no credits, no heartbeats, no other request than this one.  The two
 behind the front wait in blocking receives, which is the fastest that pyzmq can do.  All messages of one turn of the
-front's event loop travel as one, as in the fabric.  ``chain-together`` leaves the forwarder out.
+front's event loop travel as one, as in the fabric.  ``chain-together`` leaves the forwarder out; in ``chain-direct``
+the answers go from the echo straight to the front.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ _ECHO = """
     import os, sys
     import zmq
 
-    def front(address, port):
+    def front(address, port, answers):
         import asyncio, uvloop
 
         async def serve():
             loop = asyncio.get_running_loop()
             dealer = zmq.Context().socket(zmq.DEALER)
             dealer.connect(address)
+            back = dealer
+            if answers:
+                back = zmq.Context().socket(zmq.PULL)
+                back.bind(answers)
             waiting, pending = {}, []
 
             class Connection(asyncio.Protocol):
@@ -54,15 +59,17 @@ _ECHO = """
                 drain()
 
             def drain():
-                while dealer.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                    parts = dealer.recv_multipart(zmq.NOBLOCK)
+                while back.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                    parts = back.recv_multipart(zmq.NOBLOCK)
                     for key, body in zip(parts[::3], parts[2::3]):
+                        if waiting[key].transport.is_closing():
+                            continue
                         waiting[key].transport.write(
                             b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n%s"
                             % (len(body), body)
                         )
 
-            loop.add_reader(dealer.getsockopt(zmq.FD), drain)
+            loop.add_reader(back.getsockopt(zmq.FD), drain)
             server = await loop.create_server(Connection, "127.0.0.1", port)
             await server.serve_forever()
 
@@ -81,38 +88,48 @@ _ECHO = """
                 other = dealer if socket is router else router
                 other.send_multipart(socket.recv_multipart())
 
-    def echo(address):
-        router = zmq.Context().socket(zmq.ROUTER)
+    def echo(address, answers):
+        context = zmq.Context()
+        router = context.socket(zmq.ROUTER)
         router.bind(address)
+        if answers:
+            push = context.socket(zmq.PUSH)
+            push.connect(answers)
+            while True:
+                push.send_multipart(router.recv_multipart()[2:])  # without the routing ids of forwarder and front
         while True:
             router.send_multipart(router.recv_multipart())
 
     if __name__ == "__main__":
-        port, together = int(sys.argv[1]), sys.argv[2] == "together"
-        first, second = f"ipc://{os.getcwd()}/first", f"ipc://{os.getcwd()}/second"
-        if together:
+        port, shape = int(sys.argv[1]), sys.argv[2]
+        first, second, answers = (f"ipc://{os.getcwd()}/{name}" for name in ("first", "second", "answers"))
+        if shape != "direct":
+            answers = ""
+        if shape == "together":
             second = first
         elif os.fork() == 0:
             forward(first, second)
         if os.fork() == 0:
-            echo(second)
-        front(first, port)
+            echo(second, answers)
+        front(first, port, answers)
 """
 
 
 class Chain(System):
-    title = "bare chain over ZeroMQ: HTTP front, forwarder and echo, three processes that do nothing else"
     packages = ("pyzmq", "uvloop")
     sources = {"echo": {"chain.py": source(_ECHO)}}
 
-    def __init__(self, name: str = "chain", shape: str = "apart") -> None:
+    def __init__(self, name: str, shape: str, title: str) -> None:
         self.name = name
+        self.title = title
         self._shape = shape
-        if shape == "together":
-            self.title = "the same without the forwarder: two processes"
 
     def start(self, site: Site) -> None:
         site.spawn([site.python, "chain.py", site.port, self._shape])
 
 
-SYSTEMS: tuple[System, ...] = (Chain(), Chain("chain-together", "together"))
+SYSTEMS: tuple[System, ...] = (
+    Chain("chain", "apart", "bare chain over ZeroMQ, three processes: HTTP front, forwarder, echo, and nothing else"),
+    Chain("chain-together", "together", "the bare chain without its forwarder: two processes"),
+    Chain("chain-direct", "direct", "the bare chain, whose answers do not come back through the forwarder"),
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..site import Site
+from ..site import Site, free_port
 from .system import Sources, System, source
 
 __all__ = ["SYSTEMS"]
@@ -153,17 +153,18 @@ class Apart(_Zserve):
     title = "zserve node: gateway, router and worker as processes of their own"
 
     def start(self, site: Site) -> None:
-        address = _address(site)
-        _spawn_nodes(
-            site,
-            ["--role", "router", "--bind", address],
-            ["--role", "worker", "--join", address, "--app-dir", site.folder],
-            ["--role", "gateway", "--join", address, "--http", site.host],
-        )
-
+        _spawn_apart(site, _address(site))
 
     def caller(self, site: Site, calls: str) -> Sequence[str]:
         return _caller(site, calls)
+
+
+class Tcp(_Zserve):
+    name = "zserve-tcp"
+    title = "zserve node: the same three, joined over tcp in place of ipc"
+
+    def start(self, site: Site) -> None:
+        _spawn_apart(site, f"tcp://127.0.0.1:{free_port()}")
 
 
 class Together(_Zserve):
@@ -176,10 +177,19 @@ class Together(_Zserve):
     def start(self, site: Site) -> None:
         address = _address(site)
         _spawn_nodes(
-            site,
+            site, address,
             ["--role", "gateway", "--role", "router", "--bind", address, "--http", site.host],
             ["--role", "worker", "--join", address, "--app-dir", site.folder],
-        )
+        )  # fmt: skip
+
+
+def _spawn_apart(site: Site, address: str) -> None:
+    _spawn_nodes(
+        site, address,
+        ["--role", "router", "--bind", address],
+        ["--role", "worker", "--join", address, "--app-dir", site.folder],
+        ["--role", "gateway", "--join", address, "--http", site.host],
+    )  # fmt: skip
 
 
 def _caller(site: Site, calls: str) -> list[str]:
@@ -191,11 +201,11 @@ def _address(site: Site) -> str:
     return f"ipc://{site.folder}/router"
 
 
-def _spawn_nodes(site: Site, *nodes: list[object]) -> None:
-    """Nodes with these options, and a client that declares the app to them."""
+def _spawn_nodes(site: Site, address: str, *nodes: list[object]) -> None:
+    """Nodes with these options, and a client that declares the app to the router at *address*."""
     (site.folder / "join.py").write_text(_JOIN)
     commands: list[list[object]] = [[site.python, "-m", "zserve", "node", *node] for node in nodes]
-    site.spawn_together([*commands, [site.python, "join.py", _address(site)]], {"ZSERVE_RUN_DIR": _run_directory(site)})
+    site.spawn_together([*commands, [site.python, "join.py", address]], {"ZSERVE_RUN_DIR": _run_directory(site)})
 
 
 def _run_directory(site: Site) -> str:
@@ -204,4 +214,4 @@ def _run_directory(site: Site) -> str:
     return str(folder)
 
 
-SYSTEMS: tuple[System, ...] = (Run(), Apart(), Together())
+SYSTEMS: tuple[System, ...] = (Run(), Apart(), Together(), Tcp())
