@@ -14,10 +14,18 @@ LOOK = next(kind for kind in KINDS if kind.name == "look")
 
 @pytest.mark.parametrize(
     ("begin_s", "end_s", "expected"),
-    [(0.0, 10.0, 3.0), (0.0, 1.5, 1.0), (2.5, 3.0, 3.0), (4.5, 4.9, 3.0), (5.0, 6.0, 1.0), (7.0, 9.0, 0.0)],
+    [(0.0, 10.0, 3.0), (0.0, 1.5, 1.0), (2.5, 3.0, 2.5), (4.5, 4.75, 0.5), (5.0, 6.0, 1.0), (7.0, 9.0, 0.0)],
 )
-def test_the_longest_gap_that_touches_a_span(begin_s: float, end_s: float, expected: float) -> None:
+def test_the_longest_gap_from_the_beginning_of_a_span_on(begin_s: float, end_s: float, expected: float) -> None:
     assert longest_gap([0.0, 1.0, 2.0, 5.0, 6.0], begin_s, end_s) == expected
+
+
+def test_what_the_next_fault_makes_is_not_counted_for_the_one_before() -> None:
+    earlier = event("stop", 5.0, 2.0)
+    records = answers((9.5, 12.5))
+    gap, following = gaps_of([earlier, event("kill", 10.0, 2.0)], records, [], 30.0)
+    assert gap.seconds == pytest.approx(0.5, abs=0.05)
+    assert following.seconds == pytest.approx(2.5, abs=0.05)
 
 
 def event(kind: str, at_s: float, lasts_s: float, *, alone: bool = True) -> Event:

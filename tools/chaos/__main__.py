@@ -44,7 +44,7 @@ def main() -> int:
     print(json.dumps(as_data(outcome), indent=2) if given.json else written_out(outcome))
     if given.png is not None:
         try:
-            draw_timeline(outcome, given.png)
+            print(draw_timeline(outcome, given.png), file=sys.stderr)
         except ChaosError as error:
             print(f"chaos: {error}", file=sys.stderr)
             return 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,12 +53,13 @@ def served_at(records: Sequence[Record], end_s: float) -> dict[str, list[float]]
     return {lane: [begin_s, *sorted(moments.get(lane, [])), end_s] for lane, count in asked.items() if count > enough}
 
 
-def longest_gap(moments: Sequence[float], begin_s: float, end_s: float) -> float:
-    """The longest time between two neighbours of *moments* (ascending) that is at least partly in a span."""
+def longest_gap(moments: Sequence[float], begin_s: float, end_s: float, limit_s: float = float("inf")) -> float:
+    """The longest time between two neighbours of *moments* (ascending) that begins before *end_s*, as far as it is
+    between *begin_s* and *limit_s*."""
     longest = 0.0
     for one, other in pairwise(moments):
         if other > begin_s and one < end_s:
-            longest = max(longest, other - one)
+            longest = max(longest, min(other, limit_s) - max(one, begin_s))
     return longest
 
 
@@ -71,7 +72,8 @@ def gaps_of(
     for number, event in enumerate(events):
         following = events[number + 1].begin_s if number + 1 < len(events) else float("inf")
         until = min(event.end_s + AFTER_S, following, end_s)
-        lane, seconds = _worst(served, event.begin_s, until)
+        gaps = {lane: longest_gap(moments, event.begin_s, until, following) for lane, moments in served.items()}
+        lane = max(gaps, key=lambda name: gaps[name], default="")
         slowest = max(
             (
                 record.begun_s - max(record.sent_s, event.begin_s)
@@ -84,11 +86,5 @@ def gaps_of(
         )
         held_up = max((lag for at, lag in lags if event.begin_s <= at <= until + lag), default=0.0)
         bar_s = BARS_S.get(event.fault.kind.split()[0], float("inf")) if event.fault.alone else float("inf")
-        found.append(Gap(event, lane, seconds, slowest, held_up, bar_s))
+        found.append(Gap(event, lane, gaps.get(lane, 0.0), slowest, held_up, bar_s))
     return found
-
-
-def _worst(served: Mapping[str, Sequence[float]], begin_s: float, end_s: float) -> tuple[str, float]:
-    gaps = {lane: longest_gap(moments, begin_s, end_s) for lane, moments in served.items()}
-    lane = max(gaps, key=lambda name: gaps[name], default="")
-    return lane, gaps.get(lane, 0.0)

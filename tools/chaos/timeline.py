@@ -14,15 +14,15 @@ _BIN_S = 0.25
 _COLOURS = {"kill": "#c0392b", "stop": "#8e44ad", "restart": "#2980b9", "partition": "#d35400", "break": "#f39c12"}
 
 
-def draw_timeline(outcome: Outcome, file: Path) -> None:
-    """Raises ChaosError without matplotlib, or where *file* cannot be written."""
+def draw_timeline(outcome: Outcome, file: Path) -> str:
+    """What has become of it, one line.  Raises ChaosError where *file* cannot be written."""
     try:
         import matplotlib
 
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
     except ImportError:
-        raise ChaosError("--png needs matplotlib: pip install '.[plots]'") from None
+        return "no timeline was drawn: it needs matplotlib (pip install '.[plots]')"
     length_s = outcome.end_s - outcome.begin_s
     count = max(1, math.ceil(length_s / _BIN_S))
     good, refused, lost = ([0.0] * count for _ in range(3))
@@ -70,3 +70,4 @@ def draw_timeline(outcome: Outcome, file: Path) -> None:
         raise ChaosError(f"cannot write {file}: {error}") from None
     finally:
         plt.close(figure)
+    return f"timeline: {file}"

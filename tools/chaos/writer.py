@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = ["ABSENT", "Writer", "config_of"]
 
 EVERY_S = 1.0
 CALL_S = 15.0
+KNOWN_S = 20.0
 ABSENT = "absent"
 
 
@@ -36,7 +38,7 @@ class Writer:
         self._rng = rng
         self._cut = cut
         self._made = 0
-        self._erasable: list[str] = []
+        self._erasable: list[tuple[float, str]] = []  # since when they are there
 
     async def run(self) -> None:
         """Write now and then, until cancelled."""
@@ -65,10 +67,9 @@ class Writer:
                 name="mark",
                 config={"max_queued_requests": limit},
             )
-        elif draw < 0.85 and self._erasable and not self._cut():
-            # Not while there are two sides: on one of them the endpoint may be unknown, and a delete that finds
-            # nothing to delete is no write.
-            name = self._erasable.pop(self._rng.randrange(len(self._erasable)))
+        elif draw < 0.85 and self._may_erase():
+            # A delete that finds nothing to delete is no write: by now all routers know that it is there.
+            _, name = self._erasable.pop(0)
             await self._call(router, "delete_endpoint", f"endpoint {name}", ABSENT, name=name)
         else:
             self._made += 1
@@ -84,7 +85,10 @@ class Writer:
                 backend="look",
             )
             if made and not self._cut():
-                self._erasable.append(name)
+                self._erasable.append((time.monotonic(), name))
+
+    def _may_erase(self) -> bool:
+        return bool(self._erasable) and not self._cut() and time.monotonic() - self._erasable[0][0] > KNOWN_S
 
     async def _call(self, router: int, op: str, key: str, value: Any, **args: Any) -> bool:
         possible = self.possible.setdefault(key, [ABSENT])
