@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types check fuzz idle chaos kills bench-core lab clean
+.PHONY: help serve test lint types check fuzz fuzz-api idle chaos kills bench-core lab clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -40,8 +40,12 @@ fuzz: $(DEV)  ## bytes that are nearly HTTP, against a gateway (N=100000 connect
 	ZSERVE_FUZZ_CONNECTIONS=$${N:-100000} ZSERVE_FUZZ_SEED=$$seed \
 	    $(RUN) -m pytest tests/integration/test_http_strict.py -k any_bytes
 
+fuzz-api: $(DEV)  ## requests that schemathesis draws from an OpenAPI description (N=200 of each kind, SEED=1)
+	@$(RUN) -m pip install --quiet 'schemathesis>=4.0'
+	ZSERVE_FUZZ_EXAMPLES=$${N:-200} ZSERVE_FUZZ_SEED=$${SEED:-1} $(RUN) -m pytest tests/clients/test_openapi.py -rs
+
 chaos: $(DEV)  ## kill, stop, partition and restart nodes under load, then check every request (SEED=, SECONDS=180, PNG=)
-	@$(RUN) -m tools.chaos --seconds '$(or $(SECONDS),180)' $(if $(SEED),--seed '$(SEED)') $(if $(PNG),--png '$(PNG)')
+	@$(RUN) -m tools.chaos --seconds '$(or $(SECONDS),180)' $(if $(SEED),--seed '$(SEED)') --png '$(or $(PNG),chaos.png)'
 
 kills: $(DEV)  ## kill -9 of replicas under load (KILLS=1000, REQUESTS=200000)
 	@$(RUN) -m tools.chaos.kills --kills '$(or $(KILLS),1000)' --requests '$(or $(REQUESTS),200000)'

@@ -90,6 +90,6 @@ def typed(request, n, name):
     if request.method == "GET":
         return {"n": n, "name": name, "args": request.args.to_dict(flat=False)}
     given = request.get_json(silent=True)
-    if not isinstance(given, dict) or not isinstance(given.get("count"), int):
+    if not isinstance(given, dict) or type(given.get("count")) is not int:
         return {"error": "count must be a whole number"}, 400
     return {"n": n, "name": name, "count": given["count"], "form": request.form.to_dict(), "all": given}
