@@ -24,8 +24,8 @@ help:  ## this list
 serve: $(EXAMPLES)  ## serve the handwritten digits on 127.0.0.1:8000 until Ctrl-C (HOST=, PORT=)
 	@exec $(RUN) -m zserve run digits --app-dir examples --host '$(HOST)' --port '$(PORT)'
 
-test: $(DEV)  ## run the tests
-	$(RUN) -m pytest
+test: $(DEV)  ## run the tests, two files at a time
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(DEV)  ## ruff
 	$(RUN) -m ruff check .
