@@ -98,17 +98,14 @@ async def _run(fabric: Fabric, setting: Setting, say: Callable[[str], None], tic
         await faults.run(plan, begin_s)
         await asyncio.sleep(max(0.0, begin_s + seconds - time.monotonic()))
         end_s = time.monotonic()
-        writing.cancel()
-        await asyncio.wait({writing})
         load.stop()
+        writer.stop()
         say("the load ends; all has to come to rest")
-        await loading
+        await asyncio.gather(loading, writing)
         config, settled_s = await _settled(fabric, setting.replicas)
     finally:
         for task in (loading, writing, ticking):
             task.cancel()
-    if not writing.cancelled() and writing.exception() is not None:
-        raise ChaosError(f"the writer of the config failed: {writing.exception()!r}")
     runs = read_ledger(fabric.ledger)
     held_up_s = max((lag for _, lag in load.lags), default=0.0)
     spans = [(event.begin_s, event.end_s + _AFTER_FAULT_S) for event in faults.events]

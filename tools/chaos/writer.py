@@ -38,16 +38,22 @@ class Writer:
         self._rng = rng
         self._cut = cut
         self._made = 0
+        self._stopped = False
+        self._history: dict[str, list[str]] = {}
         self._erasable: list[tuple[float, str]] = []  # since when they are there
 
     async def run(self) -> None:
-        """Write now and then, until cancelled."""
+        """Write now and then, until stopped."""
         self.possible = {key: [value] for key, value in (await config_of(self._fabric, 0)).items()}
-        while True:
+        while not self._stopped:
             await asyncio.sleep(self._rng.uniform(0.5, 1.5) * EVERY_S)
             up = [number for number, node in enumerate(self._fabric.routers) if node.up]
             if up:
                 await self.write(self._rng.choice(up))
+
+    def stop(self) -> None:
+        """No further write; one that is under way goes on to its end."""
+        self._stopped = True
 
     async def write(self, router: int) -> None:
         """One write, at this router."""
@@ -92,17 +98,24 @@ class Writer:
 
     async def _call(self, router: int, op: str, key: str, value: Any, **args: Any) -> bool:
         possible = self.possible.setdefault(key, [ABSENT])
+        name, begin_s = self._fabric.routers[router].name, time.monotonic()
+
+        def note(outcome: str) -> None:
+            self.counts[outcome.partition(":")[0]] += 1
+            took_s = time.monotonic() - begin_s
+            self._history.setdefault(key, []).append(f"{begin_s:.2f} s {value!r} at {name}, {outcome}, {took_s:.2f} s")
+
         try:
             await self._fabric.call(op, args, router=router, timeout_s=CALL_S)
         except (TypeError, ValueError, KeyError) as error:
-            self.counts["refused"] += 1
-            self.unexpected.append(f"{op} {key} at {self._fabric.routers[router].name}: {error}")
+            note(f"refused: {error}")
+            self.unexpected.append(f"{op} {key} at {name}: {error}")
             return False
-        except (ServeError, OSError):
-            self.counts["not acknowledged"] += 1
+        except (ServeError, OSError) as error:
+            note(f"not acknowledged: {error}")
             possible.insert(0, value)
             return False
-        self.counts["acknowledged"] += 1
+        note("acknowledged")
         possible.pop()  # what was in force is overwritten; what nobody has heard of may still come
         possible.append(value)
         return True
@@ -112,7 +125,10 @@ class Writer:
         wrong = list(self.unexpected)
         for key, possible in self.possible.items():
             if config.get(key, ABSENT) not in possible:
-                wrong.append(f"{key} is {config.get(key, ABSENT)!r}; it may be one of {possible}")
+                writes = "; ".join(self._history.get(key, [])[-6:])
+                wrong.append(
+                    f"{key} is {config.get(key, ABSENT)!r}; it may be one of {possible}; the last writes: {writes}"
+                )
         wrong += [f"{key} is there, and nobody wrote it" for key in sorted(config.keys() - self.possible.keys())]
         return wrong
 
