@@ -79,6 +79,8 @@ class Router:
             security=security,
         )
 
+        self._core.transport = self.hub.statistics
+
     async def run(self) -> int:
         hub, core, options = self.hub, self._core, self._options
         if not options.bind:

@@ -97,6 +97,7 @@ class Hub:
         self._timer_at = 0.0
         self._watch_timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._missed = 0
         self._gate: Gate | None = None
         if security is not None:
             self._gate = Gate(security, self.links, self._loop, self._reject, self.poke)
@@ -312,8 +313,13 @@ class Hub:
                 log.log(logging.WARNING if alarming else logging.INFO, "%s", text)
 
     def _watch(self) -> None:
-        for channel in self._channels():
+        channels = self._channels()
+        for channel in channels:
             channel.watch()
+        missed = sum([channel.missed_wakeups for channel in channels])
+        if missed > self._missed:
+            log.warning("missed wake-up: a message came that no socket had announced (%d so far)", missed)
+        self._missed = missed
         self._watch_timer = self._loop.call_later(_WATCH_EVERY_S, self._watch)
 
     def _channels(self) -> list[Channel]:

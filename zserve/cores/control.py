@@ -92,6 +92,10 @@ class ControlDesk:
 
     def confirmed(self, peer: Peer, message: Confirmed) -> None:
         """*peer* has a record in force."""
+        hello = self._peers.get(peer)
+        if hello is None or hello.info.role == "client":
+            self._router.misplaced += 1
+            return
         self._router.sync.on_confirmed(peer, message, self._router.out)
         for waiter in self._waiters:
             if waiter.barrier is not None:
@@ -110,6 +114,7 @@ class ControlDesk:
         """One control call.  Whatever is wrong with it becomes its reply."""
         hello = self._peers.get(peer)
         if hello is None or hello.info.role != "client":
+            self._router.misplaced += 1
             return
         try:
             try:

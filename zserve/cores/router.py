@@ -39,6 +39,7 @@ from ..wire.messages import (
     Grant,
     Hello,
     Ping,
+    Pull,
     Recalled,
     Report,
     Request,
@@ -106,7 +107,8 @@ class RouterCore:
         self.requests = 0
         self.retried = 0
         self.late_results = 0
-        self.misplaced = 0
+        self.misplaced = 0  # messages that the peer's role may not send
+        self.transport: Callable[[], Mapping[str, Any]] = dict  # counters of the shell, for status
         self._gateways: dict[Peer, None] = {}  # in the order of joining: a set has another one in each process
         self._entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
         self._expiry = Expiry(self._entries)  # of deadlines that the gateway does not know: those by slo_ms
@@ -171,9 +173,15 @@ class RouterCore:
             elif kind is Chunk:
                 self._on_chunk(peer, message, body, now)
             elif kind is Recalled:
-                self.inquiries.recalled(peer, message, now)
+                if self.sync.role_of(peer) == "replica":
+                    self.inquiries.recalled(peer, message, now)
+                else:
+                    self.misplaced += 1
             elif kind is Consumed:
-                self.relays.consumed(peer, message, self._entry(message.id))
+                if peer in self._gateways:
+                    self.relays.consumed(peer, message, self._entry(message.id))
+                else:
+                    self.misplaced += 1
             elif kind is Control:
                 self.control.call(peer, message, now)
             elif kind is Report:
@@ -182,7 +190,9 @@ class RouterCore:
                 self._on_shutdown(peer, message)
             elif kind is Confirmed:
                 self.control.confirmed(peer, message)
-            elif not self.sync.receive(peer, message, self.out, now):
+            elif (kind is Pull and self.sync.role_of(peer) == "client") or not self.sync.receive(
+                peer, message, self.out, now
+            ):
                 self.misplaced += 1
             elif kind is View or kind is ViewChange:
                 self.control.views_changed(now)
@@ -305,6 +315,7 @@ class RouterCore:
         queue = self._serving.get(peer)
         if queue is None:
             self.late_results += 1
+            self._misplace(peer)
             return
         if message.streams:
             self.relays.begin(peer, message, head, body, self._entry(message.id), now)
@@ -331,6 +342,7 @@ class RouterCore:
     def _on_chunk(self, peer: Peer, message: Chunk, body: bytes, now: float) -> None:
         queue = self._serving.get(peer)
         if queue is None:
+            self._misplace(peer)
             return
         if self.relays.chunk(peer, queue, message, body, self._entry(message.id), now):
             del self._entries[message.id]
@@ -346,8 +358,18 @@ class RouterCore:
         if queue is not None:
             queue.grant(peer, message.epoch, message.limit, now)
             self._touched[queue.name] = queue
+        else:
+            self._misplace(peer)
+
+    def _misplace(self, peer: Peer) -> None:
+        """Something that only a replica says.  One whose backend is not known here (yet) is right to say it."""
+        if self.sync.role_of(peer) != "replica":
+            self.misplaced += 1
 
     def _on_cancel(self, peer: Peer, message: Cancel, now: float) -> None:
+        if peer not in self._gateways:
+            self.misplaced += 1
+            return
         for key in message.ids:
             found = self._entries.get(key)
             if found is None:
@@ -392,6 +414,7 @@ class RouterCore:
         """A replica gives back what it has not started."""
         queue = self._serving.get(peer)
         if queue is None:
+            self._misplace(peer)
             return
         for key in message.ids:
             entry = queue.returned(peer, key, now)
@@ -505,6 +528,8 @@ class RouterCore:
     def _on_shutdown(self, peer: Peer, message: Shutdown) -> None:
         if self.sync.role_of(peer) == "router":
             self.shut_down(message.reason)
+        else:
+            self.misplaced += 1
 
     def shut_down(self, reason: str) -> None:
         """End the whole fabric: tell everyone, once."""

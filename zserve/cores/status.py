@@ -95,6 +95,8 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
             "retried": router.retried,
             "late_results": router.late_results,
             "misplaced": router.misplaced,
+            "ignored": router.sync.ignored,
+            "transport": dict(router.transport()),
             "leaving": router.leaving,
             "digest": registry.digest().hex(),
         },
