@@ -128,6 +128,7 @@ class _Fabric:
                     slots=options.slots,
                     app_dirs=options.app_dirs,
                     code_dir=str(run_directory.code),
+                    told_elsewhere=True,
                     **common,
                 )
             ),

@@ -101,7 +101,8 @@ class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
     """slots: how many replicas this node may hold; resources: labels and amounts that it offers.
 
     app_dirs: folders that user code is imported from; code_dir: where the embedded fabric leaves the code files of its
-    own user ("" for none).
+    own user ("" for none).  told_elsewhere: whoever has a backend made is told on the same terminal why it cannot
+    start, so the log has that as information only.
     """
 
     max_routers: int = DEFAULT_MAX_ROUTERS
@@ -109,6 +110,7 @@ class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
     resources: dict[str, float] = {}
     app_dirs: list[str] = []
     code_dir: str = ""
+    told_elsewhere: bool = False
 
 
 class TogetherOptions(NodeOptions, kw_only=True, tag="together"):

@@ -190,7 +190,6 @@ class _Replica:
         try:
             handler = self._constructed.result()
         except ApplicationError as error:
-            print(error, file=sys.stderr)
             self._reporter.tell("failed", reason=str(error))
             return ApplicationError.exit_status
         await self._serve(handler)

@@ -45,12 +45,14 @@ def run(options: WorkerOptions) -> int:
 
 
 class _Replica:
-    """One replica process.  ``last_words``: why it said it would exit."""
+    """One replica process, of one version of a backend.  ``last_words``: why it said it would exit."""
 
-    __slots__ = ("child", "last_words", "name", "ready")
+    __slots__ = ("backend", "child", "last_words", "name", "ready", "version")
 
-    def __init__(self, name: str, child: Child) -> None:
+    def __init__(self, name: str, backend: str, version: str, child: Child) -> None:
         self.name = name
+        self.backend = backend
+        self.version = version
         self.child = child
         self.ready = False
         self.last_words = ""
@@ -68,6 +70,8 @@ class _Worker:
         self._core = WorkerCore(ConfigSync(info, wall_ms), random.Random(), neighbours=neighbours)
         self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn, security=security)
         self._replicas: dict[bytes, _Replica] = {}
+        self._has_started: dict[str, str] = {}
+        """Backend to the version of it that has been ready here."""
         self._stopping: set[asyncio.Task[Exit]] = set()
         self._drained = asyncio.Event()
         self._environment = _environment(options)
@@ -125,7 +129,7 @@ class _Worker:
         except ServeError as error:
             self._core.replica_failed(action.node, str(error), time.monotonic())
             return
-        replica = self._replicas[action.node] = _Replica(name, child)
+        replica = self._replicas[action.node] = _Replica(name, action.backend, action.value.version, child)
         child.watch(
             lambda status: self._on_status(action.node, replica, status),
             lambda exit_: self._on_exit(action.node, replica, exit_),
@@ -171,11 +175,14 @@ class _Worker:
         state, now = status.get("state"), time.monotonic()
         if state == "ready":
             replica.ready = True
+            self._has_started[replica.backend] = replica.version
             log.info("replica %s is ready (process %d)", replica.name, replica.child.pid)
             self._core.replica_ready(node, now)
         elif state == "failed":
             replica.last_words = str(status.get("reason", ""))
-            log.error("replica %s cannot start: %s", replica.name, _first_line(replica.last_words))
+            is_new = self._has_started.get(replica.backend) != replica.version
+            level = logging.INFO if is_new and self._options.told_elsewhere else logging.ERROR
+            log.log(level, "replica %s cannot start: %s", replica.name, replica.last_words.rstrip())
             self._core.replica_failed(node, replica.last_words, now)
         elif state == "configured":
             user_config, reason = bytes.fromhex(str(status.get("user_config", ""))), str(status.get("reason", ""))

@@ -145,8 +145,9 @@ def test_a_constructor_that_fails_is_shown_with_its_traceback(tmp_path: Path) ->
     )
     done = zserve("run", "bad_model", "--app-dir", str(tmp_path), "--port", "0")
     assert done.returncode == 3
-    assert "weights.bin" in done.stderr
-    assert "__init__" in done.stderr
+    assert done.stderr.count("weights.bin'") == 1, "in the line of the code"
+    assert done.stderr.count("FileNotFoundError: weights.bin") == 1
+    assert done.stderr.count("in __init__") == 1
 
 
 def test_a_port_in_use(app_dir: Path) -> None:
