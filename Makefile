@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types check fuzz fuzz-api idle chaos kills bench-core lab clean
+.PHONY: help serve test lint types check fuzz fuzz-api fuzz-sockets idle chaos kills bench-core lab clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -49,6 +49,11 @@ chaos: $(DEV)  ## kill, stop, partition and restart nodes under load, then check
 
 kills: $(DEV)  ## kill -9 of replicas under load (KILLS=1000, REQUESTS=200000)
 	@$(RUN) -m tools.chaos.kills --kills '$(or $(KILLS),1000)' --requests '$(or $(REQUESTS),200000)'
+
+fuzz-sockets: $(DEV)  ## what no node sends, to every ZeroMQ socket that listens (N=1000000 messages, SEED=)
+	@seed=$${SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}; echo "seed $$seed"; \
+	ZSERVE_FUZZ_MESSAGES=$${N:-1000000} ZSERVE_FUZZ_SEED=$$seed \
+	    $(RUN) -m pytest tests/integration/test_sockets_fuzz.py -s
 
 idle: $(DEV)  ## idle connections on one gateway, and what each of them costs (N=10000)
 	ZSERVE_IDLE_CONNECTIONS=$${N:-10000} $(RUN) -m pytest tests/integration/test_exhaustion.py -k idle -s

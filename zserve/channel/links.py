@@ -314,10 +314,10 @@ class Links:
             return link  # said twice: harmless
         refusal = self._refuse_hello(peer, link, hello)
         if refusal is not None:
-            self.rejected += 1
             if link is None:
                 self._reset(peer, now, refusal)
             else:
+                self.rejected += 1
                 self._drop(peer, refusal, now, again=hello.info.node != self.info.node)
             return None
         if link is None:

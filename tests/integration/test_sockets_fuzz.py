@@ -1,0 +1,131 @@
+"""Every ZeroMQ socket that listens, sent what nobody should: nothing breaks, everything is counted, nothing is kept."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from .fabric import Fabric, Node, eventually
+from .raw_sockets import SocketFuzzer
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+]
+
+MESSAGES = int(os.environ.get("ZSERVE_FUZZ_MESSAGES", "12000"))
+SEED = int(os.environ.get("ZSERVE_FUZZ_SEED", "1"))
+GROWTH = 64 << 20
+"""Bytes that a router may have more afterwards, however many messages there were: for the 1,024 that ZeroMQ queues for
+it, some of them large, the C library keeps the room."""
+
+
+@pytest.fixture(scope="module")
+def fabric() -> Iterator[Fabric]:
+    """A router on ipc and one on tcp, a gateway, a worker node."""
+    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
+        fabric = Fabric(Path(folder))
+        try:
+            fabric.start("router")
+            fabric.start("router", "--bind", "tcp://127.0.0.1:0")
+            fabric.start("worker")
+            fabric.start("gateway")
+            fabric.serve("echo", "app_basic:echo", methods=("GET", "POST"))
+            yield fabric
+        finally:
+            fabric.close()
+
+
+def figures(fabric: Fabric, router: int) -> dict[str, Any]:
+    found: dict[str, Any] = fabric.call("status", router)["router"]
+    return found
+
+
+def refused(fabric: Fabric, router: int) -> int:
+    found = figures(fabric, router)
+    transport = found["transport"]
+    return int(found["misplaced"] + found["ignored"] + transport["undecodable"] + transport["rejected"])
+
+
+def memory(node: Node) -> int:
+    return int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def published(fabric: Fabric, router: int) -> str:
+    """Where it publishes: beside its other socket, or on another port of its process."""
+    node = fabric.routers[router]
+    if node.address.startswith("ipc://"):
+        return node.address + ".pub"
+    (other,) = [address for address in listening(node) if address != node.address]
+    return other
+
+
+def listening(node: Node) -> set[str]:
+    """The addresses at which a process listens."""
+    inodes = set()
+    for entry in os.scandir(f"/proc/{node.process.pid}/fd"):
+        try:
+            target = os.readlink(entry.path)
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            inodes.add(target[8:-1])
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and fields[9] in inodes:
+            found.add(f"tcp://127.0.0.1:{int(fields[1].partition(':')[2], 16)}")
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[3], 16) & 0x10000 and fields[6] in inodes:
+            found.add(f"ipc://{fields[7]}")
+    return found
+
+
+def test_nothing_listens_but_what_is_fuzzed_here(fabric: Fabric) -> None:
+    ipc, tcp = fabric.routers
+    assert listening(ipc) == {ipc.address, ipc.address + ".pub"}
+    assert listening(tcp) == {tcp.address, published(fabric, 1)}
+    (gateway,) = listening(fabric.gateways[0])
+    assert gateway.removeprefix("tcp:") == fabric.gateways[0].http.removeprefix("http:")
+    assert listening(fabric.workers[0]) == set()
+
+
+@pytest.mark.timeout(300 + MESSAGES // 100)
+@pytest.mark.parametrize("router", [0, 1], ids=["ipc", "tcp"])
+def test_whatever_is_sent_is_refused_and_counted_and_nothing_of_it_stays(
+    fabric: Fabric, router: int, tmp_path: Path
+) -> None:
+    node, marker = fabric.routers[router], tmp_path / "bomb"
+    fuzzer = SocketFuzzer(SEED + router, node.address, published(fabric, router), marker)
+    links = figures(fabric, router)["transport"]["links"]
+    count = refused(fabric, router)
+    before = 0
+    try:
+        while fuzzer.sent < MESSAGES // 2:
+            fuzzer.session()
+            if not before and fuzzer.sent > MESSAGES // 8:
+                before = memory(node)  # by now it has what it needs for any of it
+        wanted = count + fuzzer.expected
+        eventually(lambda: refused(fabric, router) >= wanted, f"{fuzzer.expected} refused messages are counted", 120.0)
+    finally:
+        fuzzer.close()
+    assert refused(fabric, router) - wanted <= fuzzer.raw, "nothing else is"
+    assert not marker.exists()
+    eventually(lambda: figures(fabric, router)["transport"]["links"] <= links, "no link is left", 60.0)
+    assert node.process.poll() is None
+    assert memory(node) - before < GROWTH, f"{(memory(node) - before) / 1e6:.1f} MB more than before"
+    for gateway in fabric.gateways:
+        assert httpx.post(gateway.http + "/echo", content=b"x", timeout=30).json() == {"method": "POST", "body": "x"}
+    assert list(fabric.call("list_endpoints", router)) == ["echo"]
+    log = node.log.read_text()
+    assert "Traceback" not in log
+    print(f"{fuzzer.sent} messages, {fuzzer.expected} counted, {(memory(node) - before) / 1e6:+.1f} MB")
