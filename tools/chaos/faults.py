@@ -35,6 +35,7 @@ class Faults:
         self.cut = 0  # how many partitions and broken ways there are
         self._fabric = fabric
         self._say = say
+        self._one_by_one = {name: asyncio.Lock() for name in fabric.nodes}
 
     async def run(self, plan: Sequence[Fault], begin_s: float) -> None:
         """The whole *plan*; *begin_s* is its moment zero."""
@@ -54,7 +55,8 @@ class Faults:
         elif kind in ("partition", "break"):
             await self._cut(fault, until_s)
         else:
-            await self._hit_node(fault, until_s)
+            async with self._one_by_one[fault.targets[0]]:  # a slow machine may still be starting it
+                await self._hit_node(fault, until_s)
 
     def _begin(self, fault: Fault, what: str) -> Event:
         event = Event(fault, what, time.monotonic())
