@@ -9,7 +9,7 @@ import orjson
 from zserve.cores.placing import QUIET_S, WAIT_S
 from zserve.wire.messages import Control, ControlReply, Pull, View, ViewChange
 
-from .test_router import CLIENT, Bench, info
+from .test_router import CLIENT, WORKER, Bench, info
 
 OTHER = b"link-with-router"
 BIG = {"name": "big", "code": "m:f", "version": "1", "config": {"num_replicas": 100}}
@@ -88,3 +88,22 @@ def test_who_has_gone_gets_no_answer() -> None:
     bench.router.tick(bench.now)
     assert replies(bench) == []
     assert bench.router.sync.registry.backend("big") is None
+
+
+def test_a_backend_that_came_before_the_worker_nodes_is_refused_when_they_are_there() -> None:
+    bench = Bench()
+    bench.router.link_down(WORKER, "gone", bench.now)
+    bench.control("create_backend", **BIG)  # a worker node may be about to join
+    bench.tell(CLIENT, Control(2, "wait_backend", b'{"name": "big"}'))
+    bench.now = 30.0
+    bench.router.tick(bench.now)
+    assert replies(bench) == [], "there is none yet"
+    bench.up(b"worker-link-2", info("worker", b"worker2", slots=64))
+    bench.router.tick(bench.now)
+    bench.now += QUIET_S - 0.1
+    bench.router.tick(bench.now)
+    assert replies(bench) == [], "another one may come"
+    bench.now += 1.0
+    bench.router.tick(bench.now)
+    (reply,) = replies(bench)
+    assert reply["message"] == "Cannot place backend 'big': 64 of 100 replicas fit: 1 worker node with 64 slots in all"

@@ -39,7 +39,7 @@ _OWN_ERRORS = (TypeError, ValueError, KeyError, ServeError)
 class _Waiter:
     """A call that is answered later."""
 
-    __slots__ = ("backend", "barrier", "configured", "deadline", "id", "peer", "reply", "version")
+    __slots__ = ("backend", "barrier", "configured", "deadline", "id", "peer", "reply", "unplaced", "version")
 
     def __init__(self, peer: Peer, call_id: int, deadline: float) -> None:
         self.peer = peer
@@ -50,6 +50,7 @@ class _Waiter:
         self.backend = ""
         self.version = ""
         self.configured = False
+        self.unplaced = False  # the worker nodes were still joining: whether there is room for it is not known yet
 
 
 class ControlDesk:
@@ -231,6 +232,7 @@ class ControlDesk:
         waiter.backend = name
         waiter.version = value.version
         waiter.configured = configured
+        waiter.unplaced = not self._placing.settled(now)
         self._waiters.append(waiter)
         self._look_at_backends(now)
 
@@ -265,6 +267,12 @@ class ControlDesk:
         for _, status in router.replicas.statuses():
             if status.backend == name and status.code == value.version and status.state == "failed":
                 raise ApplicationError(f"backend {name!r} failed to start:\n{status.reason}")
+        if waiter.unplaced and self._placing.settled(now):
+            waiter.unplaced = False
+            try:
+                self._placing.check_placed(name)
+            except CannotPlace as error:
+                raise ServeError(str(error)) from None
         if now >= waiter.deadline:
             wanted = value.config.num_replicas
             where = "" if router.sync.membership.workers() else "; no worker node is linked with this router"

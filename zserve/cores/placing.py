@@ -92,6 +92,17 @@ class Placing:
                 ended.append((item, None))
         return ended
 
+    def settled(self, now: float) -> bool:
+        """Whether there are worker nodes, and no further one has come for a moment."""
+        return any(not info.leaving for info in self._sync.membership.workers()) and self._quiet(now)
+
+    def check_placed(self, name: str) -> None:
+        """Raise CannotPlace for a backend of the registry that was written before there was a worker node, and that
+        those which have come cannot hold."""
+        needs = {other: value.config for other, value in self._sync.registry.backends().items()}
+        if reason := unplaceable(needs, self._sync.membership.workers()).get(name):
+            raise CannotPlace(f"Cannot place backend {name!r}: {reason}")
+
     def forget(self, peer: Peer) -> None:
         self._waiting = [item for item in self._waiting if item[0] != peer]
 
