@@ -64,6 +64,15 @@ def test_one_that_is_asked_seldom_is_not_judged() -> None:
     assert one_gap(answers()[::5], event("kill", 9.99, 2.0)).lane == ""
 
 
+def test_one_that_comes_before_the_last_is_undone_has_no_bar() -> None:
+    records = answers((10.0, 12.0))
+    slow = event("kill", 8.0, 1.0)
+    slow.end_s = 10.5  # the node was long in coming back
+    found = gaps_of([slow, event("kill", 9.99, 2.0)], records, [], 30.0)
+    assert [gap.alone for gap in found] == [False, False]
+    assert not any(gap.too_long for gap in found)
+
+
 def test_what_the_client_itself_missed_is_no_gap_of_the_fabric() -> None:
     records = answers((10.0, 12.0))
     assert not one_gap(records, event("kill", 9.99, 2.0), lags=((12.0, 1.9),)).too_long

@@ -14,6 +14,8 @@ __all__ = ["Gap", "gaps_of", "longest_gap", "served_at"]
 
 AFTER_S = 5.0
 """A gap that begins so soon after a fault has ended is counted for it."""
+STEADY_S = 1.0
+"""How long after the end of one fault another one comes alone."""
 _ENOUGH = 20.0
 """A service that is asked less often than this, a second, has gaps by nature."""
 
@@ -32,6 +34,7 @@ class Gap:
     slowest_s: float
     held_up_s: float
     bar_s: float = float("inf")
+    alone: bool = True
 
     @property
     def too_long(self) -> bool:
@@ -85,6 +88,14 @@ def gaps_of(
             default=0.0,
         )
         held_up = max((lag for at, lag in lags if event.begin_s <= at <= until + lag), default=0.0)
-        bar_s = BARS_S.get(event.fault.kind.split()[0], float("inf")) if event.fault.alone else float("inf")
-        found.append(Gap(event, lane, gaps.get(lane, 0.0), slowest, held_up, bar_s))
+        alone = _was_alone(event, events)
+        bar_s = BARS_S.get(event.fault.kind.split()[0], float("inf")) if alone else float("inf")
+        found.append(Gap(event, lane, gaps.get(lane, 0.0), slowest, held_up, bar_s, alone))
     return found
+
+
+def _was_alone(event: Event, events: Sequence[Event]) -> bool:
+    """As planned, and as it came: a node takes its time to start on a busy machine."""
+    others = [other for other in events if other is not event]
+    together = any(one.begin_s < event.end_s and event.begin_s < one.end_s + STEADY_S for one in others)
+    return event.fault.alone and not together

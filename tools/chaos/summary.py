@@ -17,7 +17,7 @@ def worst_by_kind(gaps: list[Gap]) -> dict[str, list[Gap]]:
     """The gaps of each kind of fault that came alone, the worst first; of the kinds that have a bar at the top."""
     found: dict[str, list[Gap]] = {}
     for gap in sorted(gaps, key=lambda gap: -gap.seconds):
-        if gap.event.fault.alone:
+        if gap.alone:
             found.setdefault(gap.event.fault.title, []).append(gap)
     return dict(sorted(found.items(), key=lambda item: (item[1][0].bar_s, -item[1][0].seconds)))
 
@@ -81,7 +81,7 @@ def written_out(outcome: Outcome) -> str:
         mark = "  TOO LONG" if any(gap.too_long for gap in gaps) else ""
         figures = f"{len(gaps):>6}{worst.seconds:>10.2f} s{bar:>8}{slowest:>12.2f} s"
         lines.append(f"  {title:<18}{figures}   {worst.lane}{mark}")
-    together = [gap for gap in outcome.gaps if not gap.event.fault.alone]
+    together = [gap for gap in outcome.gaps if not gap.alone]
     if together:
         worst = max(together, key=lambda gap: gap.seconds)
         lines.append(f"  {'with others':<18}{len(together):>6}{worst.seconds:>10.2f} s{'-':>8}")
@@ -117,7 +117,7 @@ def as_data(outcome: Outcome) -> dict[str, Any]:
             {
                 "what": gap.event.what,
                 "kind": gap.event.fault.title,
-                "alone": gap.event.fault.alone,
+                "alone": gap.alone,
                 "at_s": round(gap.event.begin_s - outcome.begin_s, 2),
                 "until_s": round(gap.event.end_s - outcome.begin_s, 2) if math.isfinite(gap.event.end_s) else None,
                 "gap_s": round(gap.seconds, 3),
