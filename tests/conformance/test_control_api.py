@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -138,6 +139,44 @@ def test_init_and_shutdown(tmp_path: Path) -> None:
     pids: list[int] = json.loads(lines[6])
     assert len(pids) >= 8
     eventually(lambda: not any(map(is_alive, pids)), "no process is left")
+
+
+WAITS = """
+import json, time
+import zserve as serve
+serve.init(http_port=0)
+serve.create_backend("waits", lambda: time.sleep(60), config={"graceful_shutdown_timeout": 0.5})
+serve.create_endpoint("waits", backend="waits")
+answer = serve.get_handle("waits").remote()
+print(json.dumps([one["pid"] for one in [*serve.status()["nodes"], *serve.status()["replicas"]] if one["pid"]]))
+answer.result()
+"""
+
+
+def test_ctrl_c_in_a_script_ends_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(WAITS)
+    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
+        script = subprocess.Popen(
+            [sys.executable, "-u", str(tmp_path / "script.py")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "ZSERVE_RUN_DIR": folder},
+            process_group=0,
+        )
+        try:
+            assert script.stdout is not None
+            pids: list[int] = json.loads(script.stdout.readline())
+            os.killpg(script.pid, signal.SIGINT)  # as a terminal does
+            _, said = script.communicate(timeout=60)
+        finally:
+            script.kill()
+            script.wait(20)
+        assert script.returncode == -signal.SIGINT, said
+        assert "\nKeyboardInterrupt\n" in said
+        assert len(pids) >= 4
+        eventually(lambda: not any(map(is_alive, pids)), "no process is left")
+        eventually(lambda: not list(Path(folder).rglob("*")), "nor a file")
 
 
 # --- endpoints --------------------------------------------------------------------------------------------------------
