@@ -25,7 +25,8 @@ class Gap:
     """The longest gap around one event, and which service had it.  bar_s: how long it may be, inf: there is no bar.
 
     slowest_s: the longest time, from the event on, that anyone waited for an answer of 200.  held_up_s: for how long
-    the client itself did not get to run then; a gap of less than that is none of the fabric's.
+    the client itself did not get to run then; a gap of less than that is none of the fabric's.  alone: nothing else was
+    wrong.
     """
 
     event: Event
