@@ -16,7 +16,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from zserve.errors import ApplicationError, ServeError
+from zserve.http.limits import HttpLimits
 
 from .complaint import complain
 
@@ -75,6 +78,10 @@ class LocalFabric:
         grace_s: float,
         log_level: str,
         debug: bool,
+        limits: HttpLimits,
+        tokens: str,
+        tls_cert: str,
+        tls_key: str,
     ) -> None:
         self._grace_s = grace_s
         self._run_dir = ""
@@ -86,6 +93,8 @@ class LocalFabric:
         line += ["--queueing-policy", policy, "--policy-kwargs", json.dumps(dict(policy_kwargs))]
         line += ["--log-level", log_level, *(["--debug"] if debug else [])]
         line += ["--state-dir", str(state_dir)] if state_dir is not None else []
+        line += ["--limits", msgspec.json.encode(limits).decode()]
+        line += ["--tokens", tokens, "--tls-cert", tls_cert, "--tls-key", tls_key]
         self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
 
     def started(self) -> Place:

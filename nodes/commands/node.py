@@ -27,7 +27,7 @@ from .options import (
     queueing_policy_options,
     slots_option,
 )
-from .security import http_security_options, key_options
+from .security import check_tls, http_security_options, key_options
 
 __all__ = ["command"]
 
@@ -269,8 +269,7 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
 def _check_security(ctx: click.Context, given: dict[str, Any]) -> None:
     if bool(given["key"]) != bool(given["known_keys"]):
         raise click.UsageError("--key and --known-keys go together; `zserve keygen --help` shows how to make both", ctx)
-    if given["tls_key"] and not given["tls_cert"]:
-        raise click.UsageError("--tls-key needs --tls-cert, the certificate that it belongs to", ctx)
+    check_tls(ctx, given)
 
 
 def _refuse_open_network(ctx: click.Context, roles: Sequence[str], join: Sequence[str], given: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from zserve.errors import ApplicationError
 
 from ..launch import LocalFabric, interruptible
 from ..settings import setting
+from .limits import http_limits, limit_options
 from .options import (
     app_dir_option,
     check_queueing_policy,
@@ -22,6 +23,7 @@ from .options import (
     queueing_policy_options,
     slots_option,
 )
+from .security import check_tls, http_security_options
 
 __all__ = ["command"]
 
@@ -34,6 +36,8 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 @setting(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 picks a free one."
 )
+@limit_options
+@http_security_options
 @gateways_option
 @slots_option
 @app_dir_option
@@ -54,7 +58,10 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 )
 @log_level_option("warning")
 @debug_option
+@click.pass_context
 def command(
+    ctx: click.Context,
+    /,
     target: str,
     host: str,
     port: int,
@@ -68,6 +75,10 @@ def command(
     grace_s: float,
     log_level: str,
     debug: bool,
+    tokens: str,
+    tls_cert: str,
+    tls_key: str,
+    **limits: Any,
 ) -> int:
     """Serve everything that MODULE declares with @serve.route, or only NAME of it, until Ctrl-C.
 
@@ -85,9 +96,14 @@ def command(
     \b
       zserve run hello
       curl http://127.0.0.1:8000/hello
+
+    \b
+    For others, with HTTPS and tokens (`zserve keygen --token` makes them):
+      zserve run hello --host 0.0.0.0 --port 8443 --tls-cert cert.pem --tls-key key.pem --tokens tokens
     """
     started_at = time.monotonic()
     _check_target(target)
+    check_tls(ctx, {"tls_cert": tls_cert, "tls_key": tls_key})
     check_queueing_policy(queueing_policy, policy_kwargs)
     with interruptible():
         fabric = LocalFabric(
@@ -103,6 +119,10 @@ def command(
             grace_s=grace_s,
             log_level=log_level,
             debug=debug,
+            limits=http_limits(limits),
+            tokens=tokens,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
         )
         try:
             _serve(fabric, target, app_dir, started_at)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from ..settings import setting
 
-__all__ = ["client_key_options", "http_security_options", "key_options"]
+__all__ = ["check_tls", "client_key_options", "http_security_options", "key_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,6 +26,12 @@ def http_security_options(command: Command) -> Command:
     command = _file("--tls-key", "Gateway: the key of --tls-cert (PEM).")(command)
     command = _file("--tls-cert", "Gateway: serve HTTPS with this certificate chain (PEM).")(command)
     return _file("--tokens", "Gateway: let in only requests with a token from this file. See `zserve keygen`.")(command)
+
+
+def check_tls(ctx: click.Context, given: Mapping[str, Any]) -> None:
+    """Raises :class:`click.UsageError` for options of :func:`http_security_options` that do not go together."""
+    if given["tls_key"] and not given["tls_cert"]:
+        raise click.UsageError("--tls-key needs --tls-cert, the certificate that it belongs to", ctx)
 
 
 def client_key_options(command: Command) -> Command:

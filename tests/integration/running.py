@@ -45,7 +45,7 @@ class RunningApp:
 
     def wait_ready(self) -> None:
         end = time.monotonic() + START_S
-        while not (found := re.search(r"serving .* on (http://\S+)", self.output())):
+        while not (found := re.search(r"serving .* on (https?://\S+)", self.output())):
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output()}"
             assert time.monotonic() < end, self.output()
             time.sleep(0.01)

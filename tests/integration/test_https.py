@@ -16,6 +16,7 @@ import pytest
 from zserve.security.tokens import token_line
 
 from .fabric import Fabric, eventually
+from .running import RunningApp
 
 pytestmark = pytest.mark.integration
 
@@ -117,6 +118,25 @@ def _replace(path: Path, text: str, mode: int = 0o644) -> None:
     fresh.write_text(text)
     fresh.chmod(mode)
     os.replace(fresh, path)
+
+
+def test_zserve_run_takes_tokens_a_certificate_and_limits_too(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "run_app.py").write_text(
+        "import zserve as serve\n@serve.route('/echo', methods=['POST'])\ndef echo(request):\n    return request.data\n"
+    )
+    tokens = tmp_path / "tokens"
+    tokens.write_text(token_line(TOKEN, "tests") + "\n")
+    cert, key = certificate
+    shown = {"authorization": f"Bearer {TOKEN}"}
+    arguments = ["--tls-cert", str(cert), "--tls-key", str(key), "--tokens", str(tokens), "--max-body-bytes", "1000"]
+    with (
+        RunningApp("run_app", tmp_path, *arguments, "--gateways", "2") as app,
+        httpx.Client(base_url=app.url, verify=ssl.create_default_context(cafile=str(cert)), timeout=30.0) as client,
+    ):
+        assert app.url.startswith("https://")
+        assert client.post("/echo", content=b"x").status_code == 401
+        assert client.post("/echo", content=b"x" * 1000, headers=shown).content == b"x" * 1000
+        assert client.post("/echo", content=b"x" * 1001, headers=shown).status_code == 413
 
 
 def test_a_certificate_that_does_not_fit_its_key_ends_the_start_with_one_line(
