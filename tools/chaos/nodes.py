@@ -26,7 +26,7 @@ from .ways import Ways
 __all__ = ["Fabric", "Life", "Node"]
 
 APP = Path(__file__).resolve().parent / "app"
-START_S = 60.0
+START_S = 180.0
 _PORTS = range(15_000, 32_000)
 STOP_S = 45.0
 
@@ -95,11 +95,19 @@ class Node:
             while b"\n" not in said:
                 data = await loop.run_in_executor(None, _read, status.fileno(), end)
                 if not data:
-                    raise ChaosError(f"{self.name} did not start:\n{self._fabric.tail(self)}")
+                    await self._tell_where_it_is()
+                    raise ChaosError(f"{self.name} did not start:\n{self._fabric.tail(self, 60)}")
                 said += data
         facts = json.loads(said.partition(b"\n")[0])
         if facts.get("event") != "ready":
             raise ChaosError(f"{self.name} did not start: {facts.get('error')}")
+
+    async def _tell_where_it_is(self) -> None:
+        """A process that hangs writes where it is into its log, and ends."""
+        assert self._process is not None
+        if self.up:
+            self._process.send_signal(signal.SIGABRT)
+            await asyncio.get_running_loop().run_in_executor(None, self._process.wait, STOP_S)
 
     @property
     def log(self) -> Path:
@@ -181,6 +189,7 @@ class Fabric:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("ZSERVE_")}
+        kept["PYTHONFAULTHANDLER"] = "1"
         return {**kept, "CHAOS_LEDGER": str(self.ledger), "ZSERVE_RUN_DIR": str(self.folder / "run")}
 
     def _who(self, pid: int) -> str:
