@@ -16,7 +16,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_USER PIP_TARGET PIP_PREFIX
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint types check fuzz fuzz-api fuzz-sockets idle chaos kills bench-core lab clean
+.PHONY: help serve test lint types check fuzz fuzz-api fuzz-sockets idle slow-senders soak chaos kills bench-core lab clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -57,6 +57,12 @@ fuzz-sockets: $(DEV)  ## what no node sends, to every ZeroMQ socket that listens
 
 idle: $(DEV)  ## idle connections on one gateway, and what each of them costs (N=10000)
 	ZSERVE_IDLE_CONNECTIONS=$${N:-10000} $(RUN) -m pytest tests/integration/test_exhaustion.py -k idle -s
+
+slow-senders: $(DEV)  ## what slow senders cost those who are not slow (SENDERS=2000, RATE=500 good requests a second)
+	@$(RUN) -m tools.strain.slow --senders '$(or $(SENDERS),2000)' --rate '$(or $(RATE),500)'
+
+soak: $(DEV)  ## a steady load for long: memory, descriptors, missed wake-ups of each process (MINUTES=20, PNG=soak.png)
+	@$(RUN) -m tools.strain.soak --minutes '$(or $(MINUTES),20)' --png '$(or $(PNG),soak.png)'
 
 bench-core: $(DEV)  ## how fast the cores decide, without any network
 	$(RUN) -m benchmarks.core
