@@ -29,6 +29,11 @@ def test_how_to() -> None:
 
 
 @pytest.mark.timeout(300)
+def test_http() -> None:
+    run("http.md")
+
+
+@pytest.mark.timeout(300)
 def test_coming_from_ray_serve() -> None:
     run("coming-from-ray-serve.md")
 
