@@ -24,13 +24,14 @@ from zserve.http.system import system_pages
 from zserve.http.tokens import TokenFront, with_tokens
 from zserve.registry.neighbours import Neighbours
 from zserve.registry.sync import ConfigSync
+from zserve.registry.time_of_day import TimeOfDay
 from zserve.security.tokens import TokenTable, parse_tokens
 from zserve.security.watched import Watched, Watcher
 
 from .complaint import complain
 from .descriptors import Descriptors, within_descriptors
 from .https import Certificate
-from .identity import new_info, wall_ms
+from .identity import new_info
 from .joining import keep_joined, plain
 from .keys import open_security
 from .listen import is_loopback, listen, stop_taking, url_of
@@ -112,8 +113,9 @@ class Gateway:
         security = open_security(options)
         info = new_info("gateway", options.name, security=security)
         info.http = self._url
+        self._time = TimeOfDay()
         self._core = GatewayCore(
-            ConfigSync(info, wall_ms),
+            ConfigSync(info, self._time.earliest_ms, latest_ms=self._time.latest_ms),
             id_prefix=info.boot,
             limits=GatewayLimits(options.max_requests, options.limits.held_bytes),
             neighbours=Neighbours(info.node, options.max_routers, beside.info.node if beside is not None else b""),
@@ -235,3 +237,4 @@ class Gateway:
             await asyncio.sleep(1.0)
             self._front.sweep()
             descriptors.look()
+            self._time.look()

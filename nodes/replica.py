@@ -182,6 +182,9 @@ class _Replica:
         from zserve.channel import hub  # noqa: F401
         from zserve.registry import sync  # noqa: F401
 
+        from .allocator import tend_memory
+
+        tend_memory()
         stopped = loop.create_task(self._stop.wait())
         await asyncio.wait((self._constructed, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not self._constructed.done():
@@ -238,6 +241,7 @@ class _Replica:
         from zserve.cores.replica import ReplicaCore
         from zserve.handler.executor import Executor
         from zserve.registry.sync import ConfigSync
+        from zserve.registry.time_of_day import TimeOfDay
         from zserve.security.identity import from_environment
         from zserve.wire.messages import NodeInfo
 
@@ -255,6 +259,7 @@ class _Replica:
             code=spec.version,
             worker=bytes.fromhex(spec.worker),
         )
+        time_of_day = TimeOfDay()
         self._handler = handler
         self._core = core = ReplicaCore(
             spec.backend,
@@ -263,7 +268,7 @@ class _Replica:
             asynchronous=handler.asynchronous,
             is_other=handler.is_other if handler.mixed else None,
             stuck_after_s=spec.stuck_after_s,
-            sync=ConfigSync(info, lambda: time.time_ns() // 1_000_000),
+            sync=ConfigSync(info, time_of_day.earliest_ms, latest_ms=time_of_day.latest_ms),
         )
         self._executor = executor = Executor(handler, self._loop, self._on_done, self._on_exit, threads=core.threads)
         self._threads = core.threads

@@ -16,6 +16,7 @@ from zserve.cores.router import RouterCore
 from zserve.errors import ServeError
 from zserve.registry.standing import ALONE_S, JOINING_S
 from zserve.registry.sync import ConfigSync
+from zserve.registry.time_of_day import TimeOfDay
 
 from .descriptors import Descriptors
 from .identity import new_info, wall_ms
@@ -61,11 +62,13 @@ class Router:
         node = bytes.fromhex(options.node_id) if options.node_id else self._state.node_id()
         security = open_security(options)
         info = new_info("router", options.name, node, security)
-        sync = ConfigSync(info, wall_ms)
+        self._time = TimeOfDay()
+        sync = ConfigSync(info, self._time.earliest_ms, latest_ms=self._time.latest_ms)
         self._state.load_into(sync, wall_ms(), JOINING_S if options.join else ALONE_S)
         self._saved = sync.registry.generation
+        self._refusals: set[str] = set()
         self._core = RouterCore(
-            sync, random.Random(), wall_ms, policy=options.policy, policy_kwargs=options.policy_kwargs
+            sync, random.Random(), self._time.earliest_ms, policy=options.policy, policy_kwargs=options.policy_kwargs
         )
         self.started = asyncio.Event()
         self.hub = Hub(
@@ -136,12 +139,23 @@ class Router:
         if self._core.shutdown_reason:
             self._stop.request(self._core.shutdown_reason)
 
+    def _mention_refused_records(self) -> None:
+        """Records of others that are not taken in, each reason once."""
+        for key, reason in self._core.sync.registry.refusals:
+            if key not in self._refusals:
+                self._refusals.add(key)
+                log.warning("%s of another router is not taken in: %s", key, reason)
+        # A record that is not asked for again is forgotten, and would be mentioned anew.
+        self._refusals.intersection_update([key for key, _ in self._core.sync.registry.refusals])
+
     async def _save_again(self) -> None:
         """Once a second: try again what could not be saved, note now and then that this router runs."""
         descriptors = Descriptors()
         while True:
             await asyncio.sleep(1.0)
             descriptors.look()
+            self._time.look()
+            self._mention_refused_records()
             if self._core.sync.standing.in_doubt:
                 continue
             if self._state.behind:

@@ -22,9 +22,10 @@ from zserve.cores.worker import Stop as StopReplica
 from zserve.errors import ServeError
 from zserve.registry.neighbours import Neighbours
 from zserve.registry.sync import ConfigSync
+from zserve.registry.time_of_day import TimeOfDay
 from zserve.security.identity import KEY_VARIABLE, KNOWN_KEYS_VARIABLE
 
-from .identity import new_info, wall_ms
+from .identity import new_info
 from .joining import keep_joined, plain
 from .keys import open_security
 from .options import WorkerOptions
@@ -67,7 +68,9 @@ class _Worker:
         info.slots = options.slots
         info.resources = options.resources
         neighbours = Neighbours(info.node, options.max_routers)
-        self._core = WorkerCore(ConfigSync(info, wall_ms), random.Random(), neighbours=neighbours)
+        time_of_day = TimeOfDay()
+        sync = ConfigSync(info, time_of_day.earliest_ms, latest_ms=time_of_day.latest_ms)
+        self._core = WorkerCore(sync, random.Random(), neighbours=neighbours)
         self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn, security=security)
         self._replicas: dict[bytes, _Replica] = {}
         self._has_started: dict[str, str] = {}

@@ -96,6 +96,7 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
             "late_results": router.late_results,
             "misplaced": router.misplaced,
             "ignored": router.sync.ignored,
+            "refused_records": registry.refused,
             "transport": dict(router.transport()),
             "leaving": router.leaving,
             "digest": registry.digest().hex(),

@@ -26,6 +26,7 @@ from ..cores.gateway import GatewayCore
 from ..errors import FabricUnreachable, Overloaded, Refusal, ServeError
 from ..registry.neighbours import DEFAULT_MAX_ROUTERS, Neighbours
 from ..registry.sync import ConfigSync
+from ..registry.time_of_day import TimeOfDay
 from ..security.identity import from_environment
 from ..wire.messages import NodeInfo
 
@@ -189,8 +190,9 @@ class Caller:
             pid=os.getpid(),
             host=socket.gethostname(),
         )
+        time_of_day = TimeOfDay()
         self._core = GatewayCore(
-            ConfigSync(info, lambda: time.time_ns() // 1_000_000),
+            ConfigSync(info, time_of_day.earliest_ms, latest_ms=time_of_day.latest_ms),
             id_prefix=info.boot,
             neighbours=Neighbours(info.node, DEFAULT_MAX_ROUTERS),
         )

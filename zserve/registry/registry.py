@@ -219,13 +219,16 @@ class Registry:
 
     # --- merging ------------------------------------------------------------------------------------------------------
 
-    def merge(self, record: Record, wall_ms: int) -> Verdict:
-        """Take in a record that another node wrote.  Never raises: a record that must not be applied is refused."""
+    def merge(self, record: Record, wall_ms: int, latest_ms: int | None = None) -> Verdict:
+        """Take in a record that another node wrote.  Never raises: a record that must not be applied is refused.
+
+        *latest_ms*: what the time may be at the latest, if that is not *wall_ms*."""
         fault = record.fault()
         if fault is not None:
             return self._refuse(record.key, fault)
-        if not self.clock.observe(record.hlc, wall_ms):
-            ahead_s = self.clock.ahead_ms(record.hlc, wall_ms) // 1000
+        now_ms = wall_ms if latest_ms is None else latest_ms
+        if not self.clock.observe(record.hlc, now_ms):
+            ahead_s = self.clock.ahead_ms(record.hlc, now_ms) // 1000
             return self._refuse(record.key, f"written {ahead_s} s in the future (writer {record.writer.hex()[:8]})")
         return self._merge(record, wall_ms)
 

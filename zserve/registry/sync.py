@@ -65,9 +65,16 @@ class ConfigSync:
 
     info: this node (the same object that the shell completes with the addresses it bound).
     wall_ms: tells the wall-clock time in milliseconds since the epoch; the only thing here that is not an event.
+    latest_ms: the same, the latest that it may be (see :mod:`.time_of_day`).
     """
 
-    def __init__(self, info: NodeInfo, wall_ms: Callable[[], int], registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        info: NodeInfo,
+        wall_ms: Callable[[], int],
+        registry: Registry | None = None,
+        latest_ms: Callable[[], int] | None = None,
+    ) -> None:
         self.info = info
         self.is_router = info.role == "router"
         self.registry = registry if registry is not None else Registry(info.node)
@@ -82,6 +89,7 @@ class ConfigSync:
             self.standing.begin(standing.BLANK, (), standing.BLANK_S)
         self.ignored = 0
         self._wall_ms = wall_ms
+        self._latest_ms = latest_ms or wall_ms
         self._links: dict[Peer, _Link] = {}
         self._expire_at = float("-inf")
         self._announcer = Announcer(self.membership)
@@ -232,12 +240,12 @@ class ConfigSync:
             if not records:
                 self.ignored += 1
                 return []
-        wall_ms = self._wall_ms()
+        wall_ms, latest_ms = self._wall_ms(), self._latest_ms()
         verdicts: list[Verdict] = []
         news: list[Record] = []
         for record in records:
             before = self.registry.get(record.key)
-            verdict = self.registry.merge(record, wall_ms)
+            verdict = self.registry.merge(record, wall_ms, latest_ms)
             verdicts.append(verdict)
             if verdict.applied:
                 news.append(record)
