@@ -39,13 +39,10 @@ class Faults:
 
     async def run(self, plan: Sequence[Fault], begin_s: float) -> None:
         """The whole *plan*; *begin_s* is its moment zero."""
-        running = []
+        running: set[asyncio.Future[None]] = set()
         for fault in plan:
-            await asyncio.sleep(max(0.0, begin_s + fault.at_s - time.monotonic()))
-            running.append(asyncio.ensure_future(self._make(fault, begin_s + fault.end_s)))
-            for made in running:
-                if made.done():
-                    made.result()
+            await _until(begin_s + fault.at_s, running)
+            running.add(asyncio.ensure_future(self._make(fault, begin_s + fault.end_s)))
         await asyncio.gather(*running)
 
     async def _make(self, fault: Fault, until_s: float) -> None:
@@ -124,3 +121,15 @@ class Faults:
             ways.hear(pairs)
         self.cut -= 1
         self._end(event, f"the way between {' and '.join(names)} is whole" if fault.kind == "break" else "healed")
+
+
+async def _until(moment_s: float, running: set[asyncio.Future[None]]) -> None:
+    """Sleep; if something of *running* fails meanwhile, that is raised at once."""
+    while (left_s := moment_s - time.monotonic()) > 0.0:
+        if not running:
+            await asyncio.sleep(left_s)
+            continue
+        done, _ = await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+        running -= done
+        for made in done:
+            made.result()
