@@ -23,6 +23,7 @@ from . import handlers
 pytestmark = pytest.mark.integration
 
 APP = """
+import asyncio
 import zserve as serve
 
 @serve.route("/a")
@@ -37,6 +38,10 @@ def b(requests):
 @serve.route("/raises")
 def raises():
     raise RuntimeError("what only the log should say")
+
+@serve.route("/waits")
+async def waits():
+    await asyncio.sleep(60)
 """
 
 
@@ -65,15 +70,27 @@ def app_dir(tmp_path: Path) -> Path:
 
 
 def test_run(app_dir: Path) -> None:
-    with RunningApp("app_line", app_dir, "--debug", "--slots", "8") as app:
+    with RunningApp("app_line", app_dir, "--debug", "--slots", "8", "--log-level", "debug") as app:
         assert [httpx.get(app.url + path, timeout=20).text for path in ("/a", "/b")] == ["a", "b"]
         assert "what only the log should say" in httpx.get(app.url + "/raises", timeout=20).text, "under --debug"
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.get(app.url + "/waits", timeout=0.5)
+        eventually(lambda: "499 GET /waits: the client has gone" in app.output(), "the log says who has left")
+        (worker,) = [node for node in status_of(app)["nodes"] if node["role"] == "worker"]
+        assert worker["slots"] == 8
         assert app.stop() == 0
+
+
+def status_of(app: RunningApp) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(zserve("status", "--address", app.address, "--json"))
+    return found
 
 
 def test_run_one_of_a_module_and_shutdown(app_dir: Path) -> None:
     with RunningApp("app_line:a", app_dir) as app:
         assert [httpx.get(app.url + path, timeout=20).status_code for path in ("/a", "/b")] == [200, 404]
+        (worker,) = [node for node in status_of(app)["nodes"] if node["role"] == "worker"]
+        assert worker["slots"] == 64, "if nobody says otherwise"
         zserve("shutdown", "--address", app.address)
         assert app.process.wait(40) == 0
 
