@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="sets the limits of a running process, and looks into /proc"),
 ]
 
-IDLE = int(os.environ.get("ZSERVE_IDLE_CONNECTIONS", "1500"))
+IDLE = int(os.environ.get("ZSERVE_IDLE_CONNECTIONS", "600"))
 IDLE_BYTES = 40_000
 """What an idle connection may take of the gateway's memory.  Measured: 6 to 7 kB."""
 

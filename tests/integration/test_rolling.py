@@ -135,13 +135,12 @@ def test_new_code_for_a_backend_fails_no_request(pairs: Pairs) -> None:
     fabric.call("wait_backend", name="greet")
     with ExitStack() as stack:
         loads = [stack.enter_context(_load(pairs, "/greet", method)) for method in ("GET", "POST")]
-        for version in ("2", "3"):
-            for load in loads:
-                load.wait_for(50)
-            fabric.call("update_backend", name="greet", code="app_shop:Greeting", is_class=True,
-                        init_kwargs={"text": version}, version=version)  # fmt: skip
-            fabric.call("wait_backend", name="greet")
-            assert httpx.get(pairs.urls()[0] + "/greet", timeout=30).text == version, "in force when the call returns"
+        for load in loads:
+            load.wait_for(50)
+        fabric.call("update_backend", name="greet", code="app_shop:Greeting", is_class=True,
+                    init_kwargs={"text": "2"}, version="2")  # fmt: skip
+        fabric.call("wait_backend", name="greet")
+        assert httpx.get(pairs.urls()[0] + "/greet", timeout=30).text == "2", "in force when the call returns"
         for load in loads:
             load.wait_for(50)
     for load in loads:

@@ -6,8 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from socket import create_connection
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,10 +24,13 @@ from zserve.errors import FabricUnreachable, ServeError
 from zserve.security.identity import KEY_VARIABLE, KNOWN_KEYS_VARIABLE
 from zserve.security.keys import KeyPair, has_curve, new_key_pair, read_key, write_private
 from zserve.security.known_keys import known_line, owner_of
+from zserve.security.roles import may_send
 from zserve.wire.codec import decode, encode
 from zserve.wire.messages import VERSION, Control, Hello, NodeInfo, Ping, Shutdown
 
+from ..wire.samples import samples
 from .fabric import Fabric, Node, eventually
+from .raw_sockets import bomb
 
 pytestmark = [
     pytest.mark.integration,
@@ -256,6 +262,45 @@ def test_a_key_is_for_its_role_only(keyed: Keyed, http: httpx.Client, monkeypatc
     eventually(lambda: "is for worker, not for a gateway" in thief.log.read_text(), "the thief is told why", 30.0)
     assert thief.process.wait(60.0) != 0
     assert http.get("/hello").status_code == 200
+
+
+def test_pickles_and_messages_of_other_roles_are_refused_one_by_one_and_counted(
+    keyed: Keyed, http: httpx.Client, tmp_path: Path
+) -> None:
+    """To the router with keys: by the holder of the worker's key, and by somebody without any."""
+    marker = tmp_path / "bomb"
+    address, server = keyed.fabric.routers[0].address, read_key(keyed.key("router")).public
+    before = keyed.fabric.call("status")["router"]["transport"]
+    pair = read_key(keyed.key("worker"))
+    node, boot = owner_of(pair.public) + os.urandom(8), os.urandom(8)
+    wrong = [message for message in samples() if type(message) not in may_send("worker", "router")]
+    context: zmq.Context[Any] = zmq.Context()
+    socket = dial_router(context, address, node + boot + b"0001", pair, server)
+    try:
+        assert socket.poll(20_000, zmq.POLLOUT)
+        socket.send_multipart([bomb(marker)] * 2)
+        socket.send_multipart(encode([(Hello(VERSION, 1, NodeInfo(node, boot, "worker")), b"", b"")]))
+        for message in wrong:
+            body = bomb(marker) if hasattr(message, "body") else b""
+            socket.send_multipart(encode([(message, b"", body)]))
+        socket.send_multipart(encode([(Control(1, "shutdown", bomb(marker)), b"", b"")]))
+
+        def counted(name: str) -> int:
+            now: int = keyed.fabric.call("status")["router"]["transport"][name]
+            return now - int(before[name])
+
+        eventually(lambda: counted("refused_messages") >= len(wrong), "each is counted")
+        assert counted("undecodable") == 1
+    finally:
+        socket.close(0)
+        context.term()
+    place = urlsplit(address)
+    with create_connection((place.hostname, place.port), 30.0) as plain, suppress(ConnectionResetError):
+        plain.sendall(bomb(marker) * 10)
+        while plain.recv(4096):  # the greeting, and then the end
+            pass
+    assert not marker.exists()
+    assert http.get("/hello").text == "hello"
 
 
 def test_a_broken_file_changes_nothing_and_a_revoked_key_loses_its_links(
