@@ -34,7 +34,7 @@ from .https import Certificate
 from .identity import new_info
 from .joining import keep_joined, plain
 from .keys import open_security
-from .listen import is_loopback, listen, stop_taking, url_of
+from .listen import adopt, is_loopback, listen, stop_taking, url_of
 from .metrics import render_gateway
 from .options import GatewayOptions
 from .program import Stop, report, run_program
@@ -63,7 +63,7 @@ def run(options: GatewayOptions) -> int:
 def open_listener(options: GatewayOptions) -> socket.socket:
     """The listening socket: handed over, or bound before anything else, so that a port in use is one clear error."""
     if options.http_fd >= 0:
-        return socket.socket(fileno=options.http_fd)
+        return adopt(options.http_fd)
     return listen(options.http_host, options.http_port)
 
 

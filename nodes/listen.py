@@ -11,11 +11,12 @@ from contextlib import suppress
 
 from zserve.errors import PortInUse, ServeError
 
-__all__ = ["is_loopback", "listen", "listen_all", "stop_taking", "url_of"]
+__all__ = ["adopt", "is_loopback", "listen", "listen_all", "stop_taking", "url_of"]
 
 BACKLOG = 2048
 
 _SO_ATTACH_FILTER = 26
+_SO_DETACH_FILTER = 27
 _DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: keep 0 bytes of each packet
 
 
@@ -67,6 +68,15 @@ def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
         if error.errno == errno.EADDRNOTAVAIL:
             raise ServeError(f"cannot listen on {host}: not an address of this machine") from None
         raise ServeError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+def adopt(descriptor: int) -> socket.socket:
+    """The socket of a parent that listens already; one that was used before takes connections again."""
+    listener = socket.socket(fileno=descriptor)
+    if sys.platform == "linux":
+        with suppress(OSError):  # there was no filter
+            listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
     return listener
 
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
-from zserve.nodes.listen import listen, stop_taking, url_of
+from zserve.nodes.listen import adopt, listen, stop_taking, url_of
 
 from zserve.errors import PortInUse, ServeError
 
@@ -49,3 +50,12 @@ def test_connections_that_nobody_has_accepted_survive_the_listener() -> None:
     finally:
         for connection in (*served, *clients):
             connection.close()
+
+
+def test_a_socket_that_a_parent_holds_takes_connections_again_for_the_next_child() -> None:
+    with listen("127.0.0.1", 0) as parents:
+        assert stop_taking(parents.dup()) == []
+        with adopt(os.dup(parents.fileno())) as listener:
+            client = socket.create_connection(parents.getsockname(), timeout=30)
+            with client, listener.accept()[0] as connection:
+                assert connection.getpeername() == client.getsockname()
