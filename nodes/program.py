@@ -22,6 +22,7 @@ from typing import Any
 from zserve.errors import ServeError
 
 from . import logs
+from .allocator import tend_memory
 from .complaint import complain
 from .options import NodeOptions
 
@@ -126,6 +127,7 @@ def _raise_file_limit() -> None:
 
 async def _supervised(main: Callable[[Stop], Awaitable[int]], options: NodeOptions) -> int:
     loop = asyncio.get_running_loop()
+    tend_memory()
     stop = Stop()
     task = asyncio.ensure_future(main(stop))
     end = _End(stop, task, options)
