@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .fabric import Fabric, eventually
+from .fabric import Fabric, Node, eventually
 from .raw_http import Fuzzer, exchange, statuses
 
 FUZZ_CONNECTIONS = int(os.environ.get("ZSERVE_FUZZ_CONNECTIONS", "3000"))
+FUZZ_GROWTH = 32 << 20
+"""Bytes that the gateway may have more afterwards, however many connections there were."""
 FUZZ_SEED = int(os.environ.get("ZSERVE_FUZZ_SEED", "1"))
 
 
@@ -128,12 +131,14 @@ SERVED: dict[str, tuple[list[int], bytes]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_malformed_is_refused_and_the_connection_ends(gateway: Fabric, name: str) -> None:
+def test_what_is_malformed_is_refused_and_counted_and_the_connection_ends(gateway: Fabric, name: str) -> None:
     status, data = REFUSED[name]
+    before = rejected(gateway.gateways[0])
     received, ended = exchange(gateway.gateways[0].http, data)
     assert statuses(received) == [status], received[:300]
     assert b"\r\nconnection: close\r\n" in received
     assert ended
+    assert rejected(gateway.gateways[0]) == before + 1
 
 
 @pytest.mark.parametrize("name", SERVED)
@@ -167,6 +172,16 @@ def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(gateway: Fabri
     assert httpx.get(url + "/echo", timeout=30).status_code == 200
 
 
+def _memory(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def rejected(node: Node) -> int:
+    """What the gateway has counted of requests that were none, or too much."""
+    text = httpx.get(node.http + "/-/metrics", timeout=30).text
+    return int(float(next(line for line in text.splitlines() if line.startswith("zserve_http_rejected")).split()[1]))
+
+
 def _descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
@@ -178,11 +193,16 @@ def test_any_bytes_leave_the_gateway_as_it_was(gateway: Fabric) -> None:
     eventually(lambda: httpx.get(node.http + "/echo", timeout=30).status_code == 200, "it serves")
     before = eventually(lambda: _descriptors(node.process.pid), "its descriptors can be counted")
     fuzzer = Fuzzer(FUZZ_SEED)
-    for _ in range(FUZZ_CONNECTIONS):
+    memory_before, refused = 0, rejected(node)
+    for number in range(FUZZ_CONNECTIONS):
+        if number == FUZZ_CONNECTIONS // 4:
+            memory_before = _memory(node.process.pid)  # by now it has what it needs for any of it
         fuzzer.send(node.http)
     eventually(lambda: _descriptors(node.process.pid) <= before, "no connection is left", 60.0)
     assert httpx.post(node.http + "/echo", content=b"x", timeout=30).json() == {"method": "POST", "body": "x"}
     assert node.process.poll() is None
+    assert _memory(node.process.pid) - memory_before < FUZZ_GROWTH
+    assert rejected(node) - refused > FUZZ_CONNECTIONS // 4, "most of it is not HTTP, and that is counted"
     log = node.log.read_text()
     assert "Traceback" not in log
     assert "Error" not in log, log[-2000:]

@@ -54,6 +54,7 @@ class HttpFront:
         self.limits = limits or HttpLimits()
         self.addresses = AddressCounts()
         self.crowd = Crowd()
+        self.rejected = 0  # what was not a request, too large, too slow or too much, and ended its connection
         self.receiving_bytes = 0  # of bodies that have not come to their end
         self.linger_s = linger_s
         self.now = now
@@ -175,6 +176,7 @@ class HttpFront:
         return {
             "connections": len(connections),
             "connections_refused": self.crowd.turned_away,
+            "rejected": self.rejected,
             "receiving_bytes": self.receiving_bytes,
         }
 

@@ -95,6 +95,7 @@ class FabricProtocol(StrictProtocol):
         if self._closing:
             return
         self._closing = True
+        self.front.rejected += 1
         cycle: Any = self.cycle
         if cycle is not None and not cycle.response_complete:
             cycle.keep_alive = False
