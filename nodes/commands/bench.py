@@ -26,6 +26,8 @@ __all__ = ["command"]
 
 _CLIENTS = 64
 _OTHER_FILES = 100
+_FIRST_S = 10.0
+"""The first request may find that something has to be loaded."""
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*)", re.DOTALL)
 _VALUE = re.compile(r"[\x20-\x7e\x80-\xff\t]*")
 _SET_BY_OPTIONS = {
@@ -156,7 +158,7 @@ def command(
         seed=seed,
         patience_s=patience_s,
     )
-    where = look(target, stream, patience_s)
+    where = look(target, stream, max(patience_s, _FIRST_S))
     plan.connections = _allow_connections(plan.clients, plan.connections)
     outcome, took_s, cpu, interrupted = _measure(plan, where, warmup)
     found = figures(target.origin + target.path, plan, outcome, took_s, cpu)

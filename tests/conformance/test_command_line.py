@@ -74,7 +74,7 @@ def test_run(app_dir: Path) -> None:
         assert [httpx.get(app.url + path, timeout=20).text for path in ("/a", "/b")] == ["a", "b"]
         assert "what only the log should say" in httpx.get(app.url + "/raises", timeout=20).text, "under --debug"
         with pytest.raises(httpx.ReadTimeout):
-            httpx.get(app.url + "/waits", timeout=0.5)
+            httpx.get(app.url + "/waits", timeout=httpx.Timeout(20, read=0.5))
         eventually(lambda: "499 GET /waits: the client has gone" in app.output(), "the log says who has left")
         (worker,) = [node for node in status_of(app)["nodes"] if node["role"] == "worker"]
         assert worker["slots"] == 8

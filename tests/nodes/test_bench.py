@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from zserve.nodes import cli
+from zserve.nodes.commands import bench as command
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -120,9 +121,15 @@ def test_what_is_sent(server: Server, tmp_path: Path) -> None:
      ("/200/404", "failed"), ("/200/close", "failed"), ("/200/slow", "gave_up")],
 )  # fmt: skip
 def test_what_is_no_success_is_counted_by_its_kind(server: Server, path: str, counted: str) -> None:
-    found = measured(server.url + path, "--clients", "2", "--patience", "0.2", "--deadline-ms", "100")
+    patience = ["--patience", "0.2"] if counted == "gave_up" else []
+    found = measured(server.url + path, "--clients", "2", *patience)
     assert found["answered"] == 0
     assert found[counted] == found["offered"] > 0
+
+
+def test_a_path_of_a_gateway(server: Server) -> None:
+    found = measured("/200", "--address", f"{server.url}/", "--clients", "1")
+    assert (found["url"], found["answered"] > 0) == (f"{server.url}/200", True)
 
 
 def test_late_is_not_in_time(server: Server) -> None:
@@ -164,8 +171,10 @@ def test_nothing_listens() -> None:
     assert "zserve status" in said
 
 
-def test_something_else_listens_or_says_nothing(server: Server) -> None:
-    assert "within 0.2 s" in refusal(f"{server.url}/slow", "--patience", "0.2", status=1)
+def test_something_else_listens_or_says_nothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "_FIRST_S", 0.1)
+        assert "within 0.2 s" in refusal(f"{server.url}/slow", "--patience", "0.2", status=1)
     with socket.create_server(("127.0.0.1", 0)) as other:
 
         def answer() -> None:
