@@ -64,7 +64,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="the summary as JSON on standard output")
     parser.add_argument("--png", type=Path, metavar="FILE", help="draw throughput and faults (needs matplotlib)")
     parser.add_argument("--no-bars", action="store_true", help="gaps that are too long are told, and no failure")
-    parser.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="copy logs and ledgers there at the end")
+    parser.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="keep logs, ledgers and requests there")
     given = parser.parse_args()
     if given.seconds < 5.0 or given.rate <= 0.0 or given.calm < 0.0 or given.replicas < 1:
         parser.error("--seconds is 5 at the least, --rate more than 0, --calm 0, --replicas 1 at the least")

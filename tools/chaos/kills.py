@@ -27,7 +27,7 @@ from .client import Client
 from .errors import ChaosError
 from .ledger import check, read_ledger
 from .nodes import Fabric
-from .requests import KINDS, Record
+from .requests import KINDS, Record, write_down
 from .running import whole_run
 from .serving import serve_all
 
@@ -104,6 +104,7 @@ class _Run:
                 task.cancel()
         found = Killing(self._setting, time.monotonic() - begin_s, self._killed)
         self._judge(found)
+        write_down(self.records, self._fabric.folder / "requests.csv")
         self._client.close()
         return found
 
@@ -204,7 +205,7 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=40, help="how many there are (40)")
     parser.add_argument("--seed", type=int, default=1, help="which requests are POST (1)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON on standard output")
-    parser.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="copy logs and ledgers there at the end")
+    parser.add_argument("--keep-logs", type=Path, metavar="FOLDER", help="keep logs, ledgers and requests there")
     given = parser.parse_args()
     if given.kills < 1 or given.requests <= given.kills or given.replicas < 4:
         parser.error("--kills is 1 at the least, --requests more than that, --replicas 4 at the least")

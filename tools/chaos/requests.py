@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import random
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["KINDS", "Kind", "Record", "draw", "request_bytes"]
+__all__ = ["KINDS", "Kind", "Record", "draw", "request_bytes", "write_down"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,16 @@ def request_bytes(record: Record, port: int) -> bytes:
     if body:
         lines.append(f"Content-Length: {len(body)}")
     return "\r\n".join([*lines, "", body]).encode()
+
+
+def write_down(records: Iterable[Record], file: Path) -> None:
+    """All of them as a table, with times as the logs of the nodes have them."""
+    wall_s = time.time() - time.monotonic()
+    with file.open("w", newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(("sent", "seconds", "status", "kind", "key", "gateway", "trouble", "text"))
+        for one in records:
+            took_s = f"{(one.begun_s or one.ended_s) - one.sent_s:.3f}"
+            sent = f"{one.sent_s + wall_s:.3f}"
+            text = one.text.strip()
+            writer.writerow((sent, took_s, one.status, one.kind.name, one.key, one.gateway, one.trouble, text))

@@ -20,7 +20,7 @@ from .ledger import check, read_ledger
 from .load import Load
 from .nodes import Fabric, Life
 from .plan import Roster, draw_plan
-from .requests import Record
+from .requests import Record, write_down
 from .serving import serve_all
 from .writer import Writer, config_of
 
@@ -106,6 +106,7 @@ async def _run(fabric: Fabric, setting: Setting, say: Callable[[str], None], tic
     finally:
         for task in (loading, writing, ticking):
             task.cancel()
+    write_down(load.records, fabric.folder / "requests.csv")
     runs = read_ledger(fabric.ledger)
     held_up_s = max((lag for _, lag in load.lags), default=0.0)
     spans = [(event.begin_s, event.end_s + _AFTER_FAULT_S) for event in faults.events]
