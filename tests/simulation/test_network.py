@@ -150,6 +150,17 @@ def test_the_news_of_a_reset_waits_for_the_end_of_a_partition() -> None:
     assert [reason for _, reason in pair.gateway.downs] == ["connection lost"]
 
 
+def test_so_does_the_half_of_it_that_one_end_has_not_heard() -> None:
+    pair = Pair()
+    pair.network.block("router", "gateway")
+    pair.network.reset_connections("router", "gateway")
+    pair.run(2.0)
+    assert pair.gateway.downs == []
+    pair.network.heal()
+    pair.run(1.5)
+    assert [reason for _, reason in pair.gateway.downs] == ["connection lost"]
+
+
 def test_a_killed_router_is_noticed_at_once_and_one_without_power_by_its_silence() -> None:
     for silent, earliest, latest in ((False, 0.0, 0.1), (True, 4.0, 7.0)):
         pair = Pair()

@@ -334,7 +334,8 @@ class Network:
             connection.router_open = False
             router.inbound.pop(connection.peer, None)
             router.subscribers.pop(connection.number, None)
-            self._connections.pop(connection.number, None)
+            if not (connection.open and connection.established):  # else the news for the other end is still on its way
+                self._connections.pop(connection.number, None)
         elif connection.open:
             connection.established = False
             connection.dialler.deliver(connection.dialler.on_disconnected, connection.peer)
