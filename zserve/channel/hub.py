@@ -13,11 +13,10 @@ import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import zmq
 
-from ..cores.node import NodeCore
 from ..errors import ServeError
 from ..security.identity import Security
 from ..wire.codec import WireError, decode, encode
@@ -28,32 +27,22 @@ from .dial import Dial
 from .gate import Gate
 from .links import Links
 from .processes import pid_space, process_state
+from .shell import HubCore, Shell
 from .sockets import KeyedSocket, bind_publisher, bind_router, prepare_large_frames
 
-__all__ = ["Hub", "HubCore"]
+__all__ = ["Hub"]
 
 log = logging.getLogger("zserve.hub")
 
 _WATCH_EVERY_S = 0.1
 _GOODBYE_LINGER_MS = 500
-_FORGET_ROUTER_S = 60.0
-"""A router that nobody names any more and that does not answer is dialled for this long."""
 
 
-class HubCore(NodeCore, Protocol):
-    """A core that may learn of further routers."""
-
-    def routers_known(self) -> Sequence[str]:
-        """Addresses of all routers of the fabric, as far as known."""
-        ...
-
-
-class Hub:
+class Hub(Shell):
     """Runs *core* over ZeroMQ.
 
-    bind, publish: where a router listens (None for other roles).  join: routers to dial in any case.  *on_turn* is
-    called once an event-loop turn after the core was told something, before the outbox is sent: there the shell of the
-    role takes the core's other effects.
+    bind, publish: where a router listens (None for other roles).  advertise: the address that others are told, if
+    another one.  The rest is as for :class:`.shell.Shell`.
     """
 
     def __init__(
@@ -71,26 +60,20 @@ class Hub:
         on_turn: Callable[[], None] | None = None,
         security: Security | None = None,
     ) -> None:
-        self.core = core
-        self.info = info
+        info.pid_space = pid_space()
+        links = Links(core, info, backend=backend, code=code, look=process_state)
+        super().__init__(core, info, links, join, follow, on_turn)
         self.address = ""
         self.undecodable = 0
-        info.pid_space = pid_space()
-        self.links = Links(core, info, backend=backend, code=code, look=process_state)
         self._bind_to = bind
         self._publish_to = publish
         self._advertise = advertise
-        self._join = list(join)
-        self._follow = follow
-        self._on_turn = on_turn
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[Any] = zmq.Context()
         self._router: Channel | None = None
         self._publisher: Channel | None = None
         self._dials: dict[bytes, Dial] = {}
-        self._dialled: dict[str, bytes | None] = {}
         self._beside: dict[bytes, Hub] = {}
-        self._named_at: dict[str, float] = {}
         self._socket_numbers = itertools.count(random.getrandbits(31))
         self._turn_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -219,36 +202,15 @@ class Hub:
     # --- one turn ---------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
-        """Take all effects; they may cause others (a link that turns out to be dead), so until there are none."""
         self._turn_due = False
         if self._stopped:
             return
-        out = self.core.out
-        for _ in range(100):
-            if self._on_turn is not None:
-                self._on_turn()
-            pending = out.take()
-            publications = out.take_publications()
-            closed = out.take_closed()
-            for peer, parcels in pending.items():
-                self._send(peer, parcels)
-            if publications and self._publisher is not None:
-                self._publish([(message, b"", b"") for message in publications])
-            now = time.monotonic()
-            for peer, reason in closed:
-                self.links.lost(peer, reason, now)
-            dropped = self.links.dropped
-            if dropped:
-                self.links.dropped = []
-                # GOODBYE and RESET may have been left for those that go.
-                for peer, parcels in out.take().items():
-                    self._send(peer, parcels)
-                for peer, reason, again in dropped:
-                    self._close_dial(peer, reason, again)
-            if not out.pending and not out.publications and not out.closed:
-                break
+        self._take_effects()
         self._turn_due = False
         self._set_timer()
+
+    def _ended(self) -> bool:
+        return self._stopped
 
     def _send(self, peer: bytes, parcels: list[Any]) -> None:
         try:
@@ -264,7 +226,8 @@ class Hub:
             self.core.out.close(peer, str(error))
 
     def _publish(self, parcels: list[Any]) -> None:
-        assert self._publisher is not None
+        if self._publisher is None:
+            return
         self._publisher.send(encode(parcels))
         for peer, hub in self._beside.items():
             self._loop.call_soon(hub._on_memory, peer, parcels)
@@ -283,6 +246,9 @@ class Hub:
         self.poke()
 
     # --- time -------------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return time.monotonic()
 
     def _set_timer(self) -> None:
         at = self.links.next_wakeup()
@@ -451,13 +417,11 @@ class Hub:
             return
         dial.close(_GOODBYE_LINGER_MS)
         log.debug("link with %s ended: %s", dial.address, reason)
-        if not again or self._stopped:
-            self._dialled.pop(dial.address, None)
-            if reason == "own node id":
-                self._dialled[dial.address] = b""  # that is ourselves: never again
-            return
-        self._dialled[dial.address] = None
-        self._loop.call_later(self._pause_s(dial, reason), self._redial, dial.address)
+        if self._dial_has_ended(dial.address, reason, again and not self._stopped):
+            self._loop.call_later(self._pause_s(dial, reason), self._redial, dial.address)
+
+    def _forget_dial(self, peer: bytes) -> None:
+        self._dials.pop(peer).close()
 
     def _pause_s(self, dial: Dial, reason: str) -> float:
         """How long to wait before dialling again."""
@@ -470,33 +434,6 @@ class Hub:
             if self._attempts.failed(dial.address, ways):
                 log.error("no link with the router at %s: %s; still trying", dial.address, reason)
         return self._attempts.pause_s(dial.address, ways)
-
-    def _redial(self, address: str) -> None:
-        if not self._stopped and self._dialled.get(address, b"") is None:
-            self._dial(address)
-            self.poke()
-
-    def _tend_dials(self, now: float) -> None:
-        """Follow the membership: dial new routers, let go of those that are neither named nor answering."""
-        for dial in list(self._dials.values()):
-            if self.links.unanswered(dial.peer, now):
-                self.links.lost(dial.peer, "no answer to HELLO", now)
-        if not self._follow:
-            return
-        known = list(self.core.routers_known())
-        if not self.links.open_links():
-            known += self._join  # the way back in, where the links with them were ended as not needed
-        for address in known:
-            self._named_at[address] = now
-            if address not in self._dialled and address != self.info.address:
-                self._dial(address)
-        for address, peer in list(self._dialled.items()):
-            if address in self._join or now - self._named_at.get(address, now) < _FORGET_ROUTER_S:
-                continue
-            if peer and self.links.hello_of(peer) is None:
-                self._dials.pop(peer).close()
-                self.links.forget(peer)
-                del self._dialled[address]
 
 
 def _ignore(_frames: list[bytes]) -> None:

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..channel.links import Links
 from ..channel.outbox import Parcel, Peer
+from ..channel.shell import HubCore, Shell
 from ..wire.codec import WireError
 from ..wire.messages import NodeInfo
 from .network import Connection, Network
 from .processes import PID_SPACE
 
-if TYPE_CHECKING:
-    from ..channel.hub import HubCore
-
 __all__ = ["SimHub", "SpinningCore"]
 
-_FORGET_ROUTER_S = 60.0
 _SPIN_LIMIT = 1000
 _SPIN_S = 0.0001
 
@@ -30,7 +27,7 @@ class SpinningCore(AssertionError):
     """A core asks again and again to be woken at once, and has nothing to do then."""
 
 
-class SimHub:
+class SimHub(Shell):
     """Runs *core* as one process on *host*.
 
     bind: the address that a router listens on.  join, follow, backend, code, on_turn: as for the real hub.
@@ -55,28 +52,22 @@ class SimHub:
         on_turn: Callable[[], None] | None = None,
         clock_offset_s: float = 0.0,
     ) -> None:
-        self.core = core
-        self.info = info
+        info.pid, info.pid_space = network.processes.started(self), PID_SPACE
+        links = Links(core, info, backend=backend, code=code, look=network.processes.state_of)
+        super().__init__(core, info, links, join, follow, on_turn)
         self.host = host
         self.alive = False
         self.silent = False
         self.paused = False
         self.hung = False
         self.undecodable = 0
-        info.pid, info.pid_space = network.processes.started(self), PID_SPACE
-        self.links = Links(core, info, backend=backend, code=code, look=network.processes.state_of)
         self.inbound: dict[Peer, Connection] = {}
         self.subscribers: dict[int, Connection] = {}
         self._network = network
         self._clock = network.clock
         self._offset_s = clock_offset_s
         self._bind = bind
-        self._join = list(join)
-        self._follow = follow
-        self._on_turn = on_turn
         self._dials: dict[Peer, Connection] = {}
-        self._dialled: dict[str, Peer | None] = {}
-        self._named_at: dict[str, float] = {}
         self._socket_number = network.rng.getrandbits(31)
         self._turn_due = False
         self._armed_at = math.inf
@@ -176,34 +167,13 @@ class SimHub:
         self._turn_due = True  # what is done in here wakes nobody
         if not self.alive:
             return
-        out = self.core.out
-        for _ in range(100):
-            if self._on_turn is not None:
-                self._on_turn()
-                if not self.alive:
-                    return
-            if out.pending:
-                for peer, parcels in out.take().items():
-                    self._send(peer, parcels)
-            if out.publications:
-                publications = out.take_publications()
-                if self._bind:
-                    self._network.publish(self, [(message, b"", b"") for message in publications])
-            if out.closed:
-                now = self.now()
-                for peer, reason in out.take_closed():
-                    self.links.lost(peer, reason, now)
-            dropped = self.links.dropped
-            if dropped:
-                self.links.dropped = []
-                for peer, parcels in out.take().items():
-                    self._send(peer, parcels)
-                for peer, reason, again in dropped:
-                    self._close_dial(peer, reason, again)
-            if not out.pending and not out.publications and not out.closed:
-                break
-        self._turn_due = False
-        self._set_timer()
+        self._take_effects()
+        if self.alive:
+            self._turn_due = False
+            self._set_timer()
+
+    def _ended(self) -> bool:
+        return not self.alive
 
     def _send(self, peer: Peer, parcels: list[Parcel]) -> None:
         connection = self._dials.get(peer)
@@ -215,6 +185,10 @@ class SimHub:
             self._network.send_down(connection, parcels)
         elif self._bind:
             self.links.lost(peer, "unreachable", self.now())
+
+    def _publish(self, parcels: list[Parcel]) -> None:
+        if self._bind:
+            self._network.publish(self, parcels)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -306,39 +280,11 @@ class SimHub:
             return
         self._network.close(connection)
         address = connection.address
-        if not again:
-            self._dialled.pop(address, None)
-            if reason == "own node id":
-                self._dialled[address] = b""
-            return
-        self._dialled[address] = None
-        self._clock.after(0.02 + 0.28 * self._network.rng.random(), self.deliver, self._redial, address)
+        if self._dial_has_ended(address, reason, again):
+            self._clock.after(0.02 + 0.28 * self._network.rng.random(), self.deliver, self._redial, address)
 
-    def _redial(self, address: str) -> None:
-        if self._dialled.get(address, b"") is None:
-            self._dial(address)
-            self.poke()
-
-    def _tend_dials(self, now: float) -> None:
-        for peer in list(self._dials):
-            if self.links.unanswered(peer, now):
-                self.links.lost(peer, "no answer to HELLO", now)
-        if not self._follow:
-            return
-        known = list(self.core.routers_known())
-        if not self.links.open_links():
-            known += self._join  # the way back in, where the links with them were ended as not needed
-        for address in known:
-            self._named_at[address] = now
-            if address not in self._dialled and address != self.info.address:
-                self._dial(address)
-        for address, dialled in list(self._dialled.items()):
-            if address in self._join or now - self._named_at.get(address, now) < _FORGET_ROUTER_S:
-                continue
-            if dialled and self.links.hello_of(dialled) is None:
-                self._network.close(self._dials.pop(dialled))
-                self.links.forget(dialled)
-                del self._dialled[address]
+    def _forget_dial(self, peer: Peer) -> None:
+        self._network.close(self._dials.pop(peer))
 
 
 def _nothing() -> None:
