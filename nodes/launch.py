@@ -130,6 +130,7 @@ class LocalFabric:
         signal.alarm(0)
         self._close()
         if self._forced:
+            self._sweep()  # one that is made to end does not remove everything itself
             return 1
         if not status:
             return 0
@@ -184,7 +185,7 @@ class LocalFabric:
                 pipe.close()
 
     def _sweep(self) -> None:
-        """The fabric was killed: its nodes notice and end; what they cannot remove themselves is removed here."""
+        """The fabric was killed or made to end; its nodes notice.  What they could not remove is removed here."""
         from .run_directory import base_directory, sweep
 
         until = time.monotonic() + _ABANDON_S
