@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ import msgspec
 from zserve.nodes.bench.load import Load
 from zserve.nodes.bench.plan import Plan, Stream
 from zserve.nodes.bench.tally import Outcome
+from zserve.nodes.descriptors import raise_open_files
 
 __all__ = ["Outcome", "Plan", "Stream", "generate"]
 
@@ -34,12 +34,6 @@ def generate(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _ask_for_connections() -> None:
-    """As many open files as are allowed without asking anyone."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 def _ask_for_priority() -> None:
     """Where that is allowed: a client that gets no processor measures itself.  Its lag tells whether it got enough."""
     try:
@@ -51,7 +45,7 @@ def _ask_for_priority() -> None:
 
 if __name__ == "__main__":
     _ask_for_priority()
-    _ask_for_connections()
+    raise_open_files()
     json.dump(generate(msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)), sys.stdout)
     sys.stdout.flush()
     os._exit(0)  # connections that are still open need no farewell

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["KEEP_BYTES", "Allocator", "tend_memory"]
+__all__ = ["KEEP_BYTES", "Allocator", "resident_bytes", "tend_memory"]
 
 KEEP_BYTES = 256 << 20
 LARGE_BLOCK_BYTES = 32 << 20
@@ -65,7 +65,7 @@ def tend_memory() -> None:
     trim = _configure()
     if trim is None:
         return
-    allocator, loop = Allocator(trim, _resident_bytes), asyncio.get_running_loop()
+    allocator, loop = Allocator(trim, resident_bytes), asyncio.get_running_loop()
 
     def look() -> None:
         allocator.look(LOOK_EVERY_S)
@@ -91,6 +91,7 @@ def _configure() -> Callable[[int], Any] | None:
     return trim  # type: ignore[no-any-return]
 
 
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", "rb") as file:
+def resident_bytes(pid: int | str = "self") -> int:
+    """What a process has in memory; Linux only."""
+    with open(f"/proc/{pid}/statm", "rb") as file:
         return int(file.read().split()[1]) * resource.getpagesize()

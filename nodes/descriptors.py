@@ -15,7 +15,7 @@ import msgspec
 
 from zserve.http.limits import HttpLimits
 
-__all__ = ["Descriptors", "within_descriptors"]
+__all__ = ["Descriptors", "raise_open_files", "within_descriptors"]
 
 log = logging.getLogger("zserve.descriptors")
 
@@ -61,6 +61,12 @@ def within_descriptors(limits: HttpLimits) -> HttpLimits:
         most,
     )
     return msgspec.structs.replace(limits, connections=room)
+
+
+def raise_open_files() -> None:
+    """Have this process open as many files as it may without asking anyone, as load generators want."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _limit() -> int:

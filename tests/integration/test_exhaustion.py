@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from zserve.nodes.allocator import resident_bytes
 
 from .fabric import Fabric, Node, eventually
 from .load import Load
@@ -51,8 +52,7 @@ def descriptors(node: Node) -> int:
 
 
 def memory(node: Node) -> int:
-    pages = int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+    return resident_bytes(node.process.pid)
 
 
 def connect(node: Node, source: str = "127.0.0.1") -> socket.socket:

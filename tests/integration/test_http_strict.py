@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from zserve.nodes.allocator import resident_bytes
 
 from .fabric import Fabric, Node, eventually
 from .raw_http import Fuzzer, exchange, statuses
@@ -172,10 +172,6 @@ def test_a_slow_sender_is_cut_off_and_others_are_served_meanwhile(gateway: Fabri
     assert httpx.get(url + "/echo", timeout=30).status_code == 200
 
 
-def _memory(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-
-
 def rejected(node: Node) -> int:
     """What the gateway has counted of requests that were none, or too much."""
     text = httpx.get(node.http + "/-/metrics", timeout=30).text
@@ -196,12 +192,12 @@ def test_any_bytes_leave_the_gateway_as_it_was(gateway: Fabric) -> None:
     memory_before, refused = 0, rejected(node)
     for number in range(FUZZ_CONNECTIONS):
         if number == FUZZ_CONNECTIONS // 4:
-            memory_before = _memory(node.process.pid)  # by now it has what it needs for any of it
+            memory_before = resident_bytes(node.process.pid)  # by now it has what it needs for any of it
         fuzzer.send(node.http)
     eventually(lambda: _descriptors(node.process.pid) <= before, "no connection is left", 60.0)
     assert httpx.post(node.http + "/echo", content=b"x", timeout=30).json() == {"method": "POST", "body": "x"}
     assert node.process.poll() is None
-    assert _memory(node.process.pid) - memory_before < FUZZ_GROWTH
+    assert resident_bytes(node.process.pid) - memory_before < FUZZ_GROWTH
     assert rejected(node) - refused > FUZZ_CONNECTIONS // 4, "most of it is not HTTP, and that is counted"
     log = node.log.read_text()
     assert "Traceback" not in log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from zserve.nodes.allocator import resident_bytes
 
 from .fabric import Fabric, Node, eventually
 from .raw_sockets import SocketFuzzer
@@ -56,7 +56,7 @@ def refused(fabric: Fabric, router: int) -> int:
 
 
 def memory(node: Node) -> int:
-    return int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    return resident_bytes(node.process.pid)
 
 
 def published(fabric: Fabric, router: int) -> str:

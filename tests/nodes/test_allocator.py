@@ -55,17 +55,17 @@ def test_a_little_is_not_worth_it() -> None:
 PROGRAM = """
 import asyncio, sys
 from zserve.nodes import allocator
-from zserve.nodes.allocator import tend_memory, _resident_bytes
+from zserve.nodes.allocator import tend_memory, resident_bytes
 
 async def main():
     allocator.LOOK_EVERY_S = 0.05
     tend_memory()
-    before = _resident_bytes()
+    before = resident_bytes()
     bodies = [bytearray(b"x") * (1 << 20) for _ in range(100)]
-    most = _resident_bytes()
+    most = resident_bytes()
     last = bytearray(1 << 20)  # lies behind them: what is freed before it is not at the end of the heap
     del bodies
-    while _resident_bytes() > before + (most - before) // 4:
+    while resident_bytes() > before + (most - before) // 4:
         await asyncio.sleep(0.05)
     print(most - before >= 90 << 20)
 

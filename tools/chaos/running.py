@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import shutil
 import signal
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import uvloop
+from zserve.nodes.descriptors import raise_open_files
 
 from benchmarks.progress import Progress
 from zserve.errors import ServeWarning
@@ -39,8 +39,7 @@ def whole_run(
         print(f"{name}: needs Linux, which tells who is at the other end of a unix socket", file=sys.stderr)
         return None
     warnings.simplefilter("ignore", ServeWarning)  # "not confirmed by": of course not
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # requests pile up while a gateway stands still
+    raise_open_files()  # requests pile up while a gateway stands still
     progress = Progress(steps, sys.stderr)
     begin_s = time.monotonic()
 

@@ -18,7 +18,7 @@ import msgspec
 from benchmarks.openloop import Plan, Stream
 from tests.integration.fabric import Fabric, Node
 
-__all__ = ["counter", "raise_open_files", "run_load", "running_fabric", "start_load"]
+__all__ = ["counter", "run_load", "running_fabric", "start_load"]
 
 
 @contextmanager
@@ -75,11 +75,3 @@ def counter(gateway: Node, name: str) -> float:
     """One number of a gateway's ``/-/metrics``."""
     text = httpx.get(gateway.http + "/-/metrics", timeout=30.0).text
     return float(next(line for line in text.splitlines() if line.startswith(name)).split()[1])
-
-
-def raise_open_files() -> None:
-    """As many as are allowed without asking anyone."""
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -18,7 +18,9 @@ from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from .serving import raise_open_files, result_of, run_load, running_fabric, start_load
+from zserve.nodes.descriptors import raise_open_files
+
+from .serving import result_of, run_load, running_fabric, start_load
 
 RATIO = 2.0
 HEADER_S = 10.0

@@ -9,18 +9,20 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import resource
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from zserve.nodes.allocator import resident_bytes
+from zserve.nodes.descriptors import raise_open_files
+
 from benchmarks.procfs import tree
 from tests.integration.fabric import Fabric
 
 from .drawing import draw
-from .serving import counter, raise_open_files, result_of, running_fabric, start_load
+from .serving import counter, result_of, running_fabric, start_load
 
 SHARE = 0.7
 WARM_UP = 0.25
@@ -31,7 +33,6 @@ SAMPLES = 240
 CAPACITY_S = 8.0
 CLIENTS = 16
 """Of each gateway, while it is measured how much the fabric can take."""
-_PAGE = resource.getpagesize()
 
 
 class Sample(NamedTuple):
@@ -83,8 +84,7 @@ def _names(fabric: Fabric) -> dict[int, str]:
 
 
 def _look(pid: int, at_s: float) -> Sample:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return Sample(at_s, pages * _PAGE / 1e6, len(os.listdir(f"/proc/{pid}/fd")))
+    return Sample(at_s, resident_bytes(pid) / 1e6, len(os.listdir(f"/proc/{pid}/fd")))
 
 
 def _missed_wakeups(fabric: Fabric) -> int:
