@@ -106,7 +106,7 @@ def _capacity(fabric: Fabric) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.strain.soak", description="A long steady load.")
     parser.add_argument("--minutes", type=float, default=20.0)
-    parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: 70% of what it can take")
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second; 0: 70%% of what it can take")
     parser.add_argument("--png", type=Path, default=Path("soak.png"))
     given = parser.parse_args()
     raise_open_files()
