@@ -31,8 +31,9 @@ class Missing:
 
     def look(self, membership: Membership, running: Callable[[], Iterable[bytes]], now: float) -> list[bytes]:
         """Those of *running* that have been missed for too long; each is told once."""
-        if membership.version != self._version:
-            self._version = membership.version
+        version = membership.version_of("replica")
+        if version != self._version:
+            self._version = version
             heard = {info.node for info in membership.replicas()}
             unheard = [node for node in running() if node not in heard] if membership.live_routers() else []
             self._since = {node: self._since.get(node, now) for node in unheard}

@@ -260,7 +260,7 @@ class WorkerCore:
     def _place(self, now: float) -> None:
         """Compute the placement anew, if anything that it depends on has changed."""
         registry, membership = self.sync.registry, self.sync.membership
-        inputs = (registry.generation, membership.version)
+        inputs = (registry.generation, membership.version_of("worker"))
         settle_at = self._roster.settle_at
         if inputs == self._inputs and (settle_at is None or settle_at > now):
             return

@@ -89,7 +89,7 @@ def place(backends: Mapping[str, Need], workers: Iterable[NodeInfo]) -> Placemen
     placed: Placement = {node.node: [] for node in nodes}
     total = sum(need.num_replicas for need in backends.values())
     slots = sum(node.slots for node in nodes)
-    if not slots:
+    if not slots or not total:
         return placed
     evenly = max((math.ceil(need.num_replicas / len(nodes)) for need in backends.values()), default=0)
     for node in nodes:

@@ -380,9 +380,10 @@ class ConfigSync:
 
     def _forget_reports(self) -> None:
         """Those of worker nodes that no router has a link with any more."""
-        if self.membership.version != self._reports_checked:
-            self._reports_checked = self.membership.version
-            self.reports.forget_all_but(self.membership.nodes())
+        version = self.membership.version_of("worker")
+        if version != self._reports_checked:
+            self._reports_checked = version
+            self.reports.forget_all_but({info.node for info in self.membership.workers()})
 
     def _take_back(self, records: Sequence[Record], out: Outbox) -> None:
         """Nobody knows better than this router what was in force."""

@@ -32,9 +32,41 @@ _Key = tuple[bytes, bytes]
 """(node id, boot nonce) of a router."""
 
 
+class _Members:
+    """The nodes that one router has links with, and the same by role: few roles matter to most nodes, and whoever asks
+    for the worker nodes must not pay for thousands of gateways."""
+
+    __slots__ = ("infos", "roles")
+
+    def __init__(self) -> None:
+        self.infos: dict[bytes, NodeInfo] = {}
+        self.roles: dict[str, dict[bytes, NodeInfo]] = {}
+
+    def put(self, info: NodeInfo, changed: set[str]) -> None:
+        """*changed* is told the roles in which that made a difference."""
+        node = info.node
+        before = self.infos.get(node)
+        if before == info:
+            return
+        if before is not None and before.role != info.role:
+            self.drop(node, changed)
+        self.infos[node] = info
+        role = self.roles.get(info.role)
+        if role is None:
+            role = self.roles[info.role] = {}
+        role[node] = info
+        changed.add(info.role)
+
+    def drop(self, node: bytes, changed: set[str]) -> None:
+        """*changed* is told the role in which that made a difference."""
+        info = self.infos.pop(node, None)
+        if info is not None:
+            del self.roles[info.role][node]
+            changed.add(info.role)
+
+
 class _RouterView:
     __slots__ = (
-        "_look_at_routers",
         "arrival",
         "counts",
         "drop_at",
@@ -49,9 +81,8 @@ class _RouterView:
 
     def __init__(self, now: float) -> None:
         self.serial = 0
-        self.members: dict[bytes, NodeInfo] = {}
+        self.members = _Members()
         self.routers: frozenset[_Key] = frozenset()
-        self._look_at_routers = False
         self.links = 0
         self.up_since = now
         self.reached = False
@@ -60,38 +91,33 @@ class _RouterView:
         self.drop_at: float | None = None
         self.arrival = 0
 
-    def replace(self, infos: list[NodeInfo]) -> bool:
-        """All members anew.  True if that made a difference."""
-        members = _well_formed(infos)
-        if members == self.members:
-            return False
-        self.members = members
-        self._look_at_routers = True
-        return True
-
-    def change(self, change: ViewChange) -> bool:
-        members = self.members
-        changed = False
-        for node in change.left:
-            info = members.pop(node, None)
-            if info is not None:
-                changed = True
-                self._look_at_routers |= info.role == "router"
-        for node, info in _well_formed(change.joined).items():
-            before = members.get(node)
-            if before != info:
-                members[node] = info
-                changed = True
-                self._look_at_routers |= info.role == "router"
+    def take(self, view: View | ViewChange) -> set[str]:
+        """The newer version of it.  The roles in which that made a difference."""
+        changed = self._replace(view.members) if isinstance(view, View) else self._change(view)
+        if "router" in changed:
+            self.routers = frozenset((info.node, info.boot) for info in self.members.roles["router"].values())
         return changed
 
-    def routers_changed(self) -> bool:
-        """Whether what is said of routers may be different since this was asked."""
-        if not self._look_at_routers:
-            return False
-        self._look_at_routers = False
-        self.routers = frozenset((info.node, info.boot) for info in self.members.values() if info.role == "router")
-        return True
+    def _replace(self, infos: list[NodeInfo]) -> set[str]:
+        members = _Members()
+        there: set[str] = set()
+        for info in infos:
+            if _well_formed(info):
+                members.put(info, there)
+        if members.infos == self.members.infos:
+            return set()
+        before, self.members = self.members, members
+        members.roles.setdefault("router", {})
+        return there.union(before.roles)
+
+    def _change(self, change: ViewChange) -> set[str]:
+        changed: set[str] = set()
+        for node in change.left:
+            self.members.drop(node, changed)
+        for info in change.joined:
+            if _well_formed(info):
+                self.members.put(info, changed)
+        return changed
 
 
 class Membership:
@@ -107,40 +133,41 @@ class Membership:
         self.routers_version = 0
         self.own_serial = 1 if own is not None else 0
         self._own = own
-        self._members: dict[bytes, NodeInfo] = {}
+        self._members = _Members()
         self._log: deque[tuple[int, bytes]] = deque(maxlen=MAX_LOG)
         self._views: dict[_Key, _RouterView] = {}
         self._arrivals = 0
-        self._nodes: dict[bytes, NodeInfo] | None = None
         self._by_role: dict[str, list[NodeInfo]] = {}
+        self._role_versions: dict[str, int] = {}
+        self._all_roles_version = 0
 
     # --- the own view of a router -------------------------------------------------------------------------------------
 
     def set_member(self, info: NodeInfo) -> bool:
         """A node has a link with this router, or says something new about itself.  True if that changed the view."""
-        if self._members.get(info.node) == info:
-            return False
-        self._members[info.node] = info
-        return self._own_changed(info.node)
+        changed: set[str] = set()
+        self._members.put(info, changed)
+        return self._own_changed(info.node, changed)
 
     def drop_member(self, node: bytes, boot: bytes | None = None) -> bool:
         """The last link with *node* is gone.  Nothing happens if another *boot* of it has joined since."""
-        member = self._members.get(node)
+        member = self._members.infos.get(node)
         if member is None or (boot is not None and member.boot != boot):
             return False
-        del self._members[node]
-        return self._own_changed(node)
+        changed: set[str] = set()
+        self._members.drop(node, changed)
+        return self._own_changed(node, changed)
 
     @property
     def own_size(self) -> int:
         """How many nodes have a link with this router."""
-        return len(self._members)
+        return len(self._members.infos)
 
     def own_view(self) -> View | None:
         """All of the own view; None for roles other than router."""
         if self._own is None:
             return None
-        members = [self._own, *self._members.values()]
+        members = [self._own, *self._members.infos.values()]
         return View(self._own.node, self._own.boot, self.own_serial, members)
 
     def own_change(self, base: int) -> View | ViewChange | None:
@@ -152,15 +179,17 @@ class Membership:
         if not max(1, oldest) <= base <= self.own_serial:
             return self.own_view()
         nodes = dict.fromkeys(node for serial, node in self._log if serial > base)
-        joined = [self._members[node] for node in nodes if node in self._members]
-        left = [node for node in nodes if node not in self._members]
+        members = self._members.infos
+        joined = [members[node] for node in nodes if node in members]
+        left = [node for node in nodes if node not in members]
         return ViewChange(self._own.node, self._own.boot, base, self.own_serial, joined, left)
 
-    def _own_changed(self, node: bytes) -> bool:
-        self.own_serial += 1
-        self._log.append((self.own_serial, node))
-        self._changed()
-        return True
+    def _own_changed(self, node: bytes, roles: set[str]) -> bool:
+        if roles:
+            self.own_serial += 1
+            self._log.append((self.own_serial, node))
+            self._changed(roles)
+        return bool(roles)
 
     # --- the views of other routers -----------------------------------------------------------------------------------
 
@@ -200,12 +229,12 @@ class Membership:
             known.drop_at = now + VIEW_GRACE_S  # unless it turns out that there is a way to this router
         known.serial = view.serial
         self.merged += 1
-        changed = known.replace(view.members) if isinstance(view, View) else known.change(view)
+        changed = known.take(view)
         if changed:
             self._arrivals += 1
             known.arrival = self._arrivals
-            self._changed()
-        if known.routers_changed():
+            self._changed(changed)
+        if "router" in changed:
             self._reach(now)
         if not known.reached and known.links == 0:
             self._reach(now)
@@ -234,7 +263,7 @@ class Membership:
     def members_of(self, router: bytes, boot: bytes) -> Collection[bytes]:
         """The ids of the nodes that *router* has links with, as far as known."""
         view = self._views.get((router, boot))
-        return () if view is None else view.members.keys()
+        return () if view is None else view.members.infos.keys()
 
     def versions(self) -> list[tuple[bytes, bytes, int]]:
         """(router, boot, serial) of every view of a router that there is a way to; a router's own one included."""
@@ -246,7 +275,7 @@ class Membership:
     def newer_than(self, known: dict[_Key, int], asker: bytes) -> list[View]:
         """The views of other routers that there is a way to, where they are newer than what *asker* knows."""
         return [
-            View(*key, view.serial, list(view.members.values()))
+            View(*key, view.serial, list(view.members.infos.values()))
             for key, view in self._views.items()
             if view.reached and view.serial > known.get(key, 0) and key[0] != asker
         ]
@@ -280,7 +309,7 @@ class Membership:
             elif key[0] in nodes:
                 del self._views[key]  # it runs again, and knows nothing of what this one knew
             elif view.reached:
-                leaving = key[0] in view.members and view.members[key[0]].leaving
+                leaving = key[0] in view.members.infos and view.members.infos[key[0]].leaving
                 view.reached, view.drop_at = False, now + (0.0 if leaving else view.grace_s)
         self.routers_version += 1
         self._changed()
@@ -288,28 +317,12 @@ class Membership:
     # --- the union ----------------------------------------------------------------------------------------------------
 
     def nodes(self) -> dict[bytes, NodeInfo]:
-        """Every known node by its id.  A router's word about itself goes before what others say about it; among others
-        the latest view counts, but a node that any of them knows to be leaving is leaving."""
-        if self._nodes is None:
-            nodes: dict[bytes, NodeInfo] = {}
-            leaving: set[tuple[bytes, bytes]] = set()
-            views = {key: view for key, view in self._views.items() if view.counts}
-            lists = [view.members for view in sorted(views.values(), key=lambda view: view.arrival)]
-            for members in [*lists, self._members]:
-                for node, info in members.items():
-                    nodes[node] = info
-                    if info.leaving:
-                        leaving.add((node, info.boot))
-            for (router, _), view in views.items():
-                if router in view.members:
-                    nodes[router] = view.members[router]
-            if self._own is not None:
-                nodes[self._own.node] = self._own
-            for node, boot in leaving:
-                if nodes[node].boot == boot and not nodes[node].leaving:
-                    nodes[node] = msgspec.structs.replace(nodes[node], leaving=True)
-            self._nodes = nodes
-        return self._nodes
+        """Every known node by its id."""
+        return {info.node: info for role in self._roles() for info in self._of_role(role)}
+
+    def version_of(self, role: str) -> int:
+        """Grows when the nodes of *role* may be others."""
+        return max(self._role_versions.get(role, 0), self._all_roles_version)
 
     def routers(self) -> list[NodeInfo]:
         """All routers that have an address, sorted by node id."""
@@ -325,8 +338,8 @@ class Membership:
 
     def routers_of(self, node: bytes) -> list[bytes]:
         """The ids of the routers that have a link with *node*, sorted."""
-        found = {router for (router, _), view in self._views.items() if view.reached and node in view.members}
-        if self._own is not None and node in self._members:
+        found = {router for (router, _), view in self._views.items() if view.reached and node in view.members.infos}
+        if self._own is not None and node in self._members.infos:
             found.add(self._own.node)
         return sorted(found - {node})
 
@@ -337,15 +350,49 @@ class Membership:
     def _of_role(self, role: str) -> list[NodeInfo]:
         found = self._by_role.get(role)
         if found is None:
-            found = sorted((info for info in self.nodes().values() if info.role == role), key=lambda info: info.node)
-            self._by_role[role] = found
+            found = self._by_role[role] = sorted(self._union(role).values(), key=lambda info: info.node)
         return list(found)
 
-    def _changed(self) -> None:
-        self._nodes = None
-        self._by_role = {}
+    def _union(self, role: str) -> dict[bytes, NodeInfo]:
+        """A router's word about itself goes before what others say about it; among others the latest view counts, but a
+        node that any of them knows to be leaving is leaving."""
+        nodes: dict[bytes, NodeInfo] = {}
+        leaving: set[tuple[bytes, bytes]] = set()
+        for members in self._that_count():
+            for node, info in members.roles.get(role, {}).items():
+                nodes[node] = info
+                if info.leaving:
+                    leaving.add((node, info.boot))
+        if role == "router":
+            for (router, _), view in self._views.items():
+                if view.counts and router in view.members.infos:
+                    nodes[router] = view.members.infos[router]
+            if self._own is not None:
+                nodes[self._own.node] = self._own
+        for node, boot in leaving:
+            if nodes[node].boot == boot and not nodes[node].leaving:
+                nodes[node] = msgspec.structs.replace(nodes[node], leaving=True)
+        return nodes
+
+    def _that_count(self) -> list[_Members]:
+        """What there is to join, the oldest first."""
+        views = sorted((view for view in self._views.values() if view.counts), key=lambda view: view.arrival)
+        return [*(view.members for view in views), self._members]
+
+    def _roles(self) -> set[str]:
+        return {"router"}.union(*(members.roles for members in self._that_count()))
+
+    def _changed(self, roles: set[str] | None = None) -> None:
+        """roles: None for all of them."""
         self.version += 1
+        if roles is None:
+            self._by_role = {}
+            self._all_roles_version = self.version
+            return
+        for role in roles:
+            self._by_role.pop(role, None)
+            self._role_versions[role] = self.version
 
 
-def _well_formed(infos: list[NodeInfo]) -> dict[bytes, NodeInfo]:
-    return {info.node: info for info in infos if len(info.node) == 16 and len(info.boot) == 8}
+def _well_formed(info: NodeInfo) -> bool:
+    return len(info.node) == 16 and len(info.boot) == 8
