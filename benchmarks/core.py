@@ -19,13 +19,14 @@ from time import perf_counter, process_time
 
 from zserve.config import BackendConfig
 from zserve.scheduling.backend_queue import BackendQueue, Entry
+from zserve.scheduling.room import Room
 
 ENDPOINT = "model"
 Make = Callable[[int, float], Entry]
 
 
 def backend(config: BackendConfig, replicas: int, credit: int) -> BackendQueue:
-    queue = BackendQueue("model", config, random.Random(1), max_queued_bytes=1 << 40)
+    queue = BackendQueue("model", config, random.Random(1), room=Room(1 << 40))
     now = perf_counter()
     for index in range(replicas):
         replica = index.to_bytes(4, "big")

@@ -11,6 +11,7 @@ import msgspec
 
 from zserve.http.limits import HttpLimits
 from zserve.registry.neighbours import DEFAULT_MAX_ROUTERS
+from zserve.scheduling.room import QUEUED_BYTES
 
 __all__ = [
     "AnyOptions",
@@ -62,7 +63,8 @@ class RouterOptions(NodeOptions, kw_only=True, tag="router"):
     nowhere); node_id: 16 bytes as hex ("" for the one in the state directory, or a new one).
 
     policy, policy_kwargs: how endpoints that do not say otherwise choose a backend (see the traffic policies);
-    app_dirs: folders that the policies of users are imported from.
+    app_dirs: folders that the policies of users are imported from.  max_queued_bytes: of the requests that wait here
+    for a replica, all backends together.
     """
 
     bind: str = "tcp://127.0.0.1:7700"
@@ -73,6 +75,7 @@ class RouterOptions(NodeOptions, kw_only=True, tag="router"):
     policy: str = "random"
     policy_kwargs: dict[str, Any] = {}
     app_dirs: list[str] = []
+    max_queued_bytes: int = QUEUED_BYTES
 
 
 class GatewayOptions(NodeOptions, kw_only=True, tag="gateway"):

@@ -68,7 +68,12 @@ class Router:
         self._saved = sync.registry.generation
         self._refusals: set[str] = set()
         self._core = RouterCore(
-            sync, random.Random(), self._time.earliest_ms, policy=options.policy, policy_kwargs=options.policy_kwargs
+            sync,
+            random.Random(),
+            self._time.earliest_ms,
+            policy=options.policy,
+            policy_kwargs=options.policy_kwargs,
+            queued_bytes=options.max_queued_bytes,
         )
         self.started = asyncio.Event()
         self.hub = Hub(

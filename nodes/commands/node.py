@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from zserve.registry.neighbours import DEFAULT_MAX_ROUTERS
+from zserve.scheduling.room import QUEUED_BYTES
 
 from ..addresses import beyond_loopback, node_address, split_host_port
 from ..options import GatewayOptions, RouterOptions, TogetherOptions, WorkerOptions
@@ -42,6 +43,7 @@ _OF_ROLES = {
     "state_dir": ("router",),
     "queueing_policy": ("router",),
     "policy_kwargs": ("router",),
+    "max_queued_bytes": ("router",),
     "tokens": ("gateway",),
     "tls_cert": ("gateway",),
     "tls_key": ("gateway",),
@@ -131,6 +133,13 @@ _ADDRESS = _Parsed("ADDRESS", node_address)
 )
 @app_dir_option
 @queueing_policy_options
+@setting(
+    "--max-queued-bytes",
+    type=click.IntRange(1),
+    default=QUEUED_BYTES,
+    show_default=True,
+    help="Router: bytes of requests that wait in its queues, all backends together; more get 429.",
+)
 @setting("--name", default="", help="A name for people, shown by `zserve status`. Default: role and process id.")
 @key_options
 @setting("--insecure", is_flag=True, help="Allow plain tcp beyond this machine: anyone who reaches it controls it.")
@@ -230,6 +239,7 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
         policy=given["queueing_policy"],
         policy_kwargs=given["policy_kwargs"],
         app_dirs=[str(given["app_dir"])],
+        max_queued_bytes=given["max_queued_bytes"],
         **common,
     )
     if role == "router":

@@ -8,7 +8,9 @@ import resource
 import socket
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -96,6 +98,40 @@ def test_bodies_that_are_being_sent_have_a_limit_all_together(hello: Fabric) -> 
         assert one.recv(4096).startswith(b"HTTP/1.1 200")
         assert httpx.post(gateway.http + "/echo", content=b"x" * 800_000, timeout=30.0).status_code == 200
     eventually(lambda: metric(gateway, "zserve_http_receiving_bytes") == 0, "what never came is not held")
+
+
+def test_what_waits_at_a_router_has_a_limit_of_which_each_backend_has_a_share(fabric: Fabric) -> None:
+    fabric.start("router", "--max-queued-bytes", "4000000")
+    fabric.start("worker")
+    gateway = fabric.start("gateway")
+    for name in ("waits", "echo"):
+        config = {"max_concurrent_queries": 1}
+        fabric.serve(name, f"app_basic:{name}", methods=("POST",), config=config)
+    go = fabric.folder / "go"
+
+    def post(_: int) -> httpx.Response:
+        return httpx.post(f"{gateway.http}/waits?for={go}", content=b"x" * 900_000, timeout=60.0)
+
+    def queued() -> int:
+        return int(fabric.call("status")["backends"]["waits"]["counters"]["queued_bytes"])
+
+    with ThreadPoolExecutor(12) as pool:
+        answers = [pool.submit(post, number) for number in range(12)]
+        refused = [future for future in eventually(lambda: [one for one in answers if one.done()], "some are refused")]
+        eventually(lambda: queued() > 1_800_000, "more wait than the share")
+        for future in refused:
+            assert future.result().status_code == 429
+            assert "of 4000000" in future.result().text
+            assert int(future.result().headers["Retry-After"]) >= 1
+        assert queued() <= 3_000_000
+        other = httpx.post(gateway.http + "/echo", content=b"y" * 900_000, timeout=30.0)
+        assert other.status_code == 200, "one backend's pile leaves the other's share"
+        go.touch()
+        statuses_of = Counter(future.result().status_code for future in answers)
+        assert set(statuses_of) == {200, 429}
+        assert statuses_of[200] >= 4, "those that were taken are answered"
+    assert post(0).status_code == 200, "it takes new ones"
+    assert queued() == 0
 
 
 def metric(gateway: Node, name: str) -> float:

@@ -10,6 +10,7 @@ from zserve.config import BackendConfig
 from zserve.scheduling.backend_queue import BackendQueue, Entry
 from zserve.scheduling.credits import RECALL_BITS
 from zserve.scheduling.entry import NO_DEADLINE
+from zserve.scheduling.room import Room
 
 EPOCH = 1 << RECALL_BITS
 R1, R2 = b"r1", b"r2"
@@ -118,7 +119,7 @@ def test_a_queue_of_zero_takes_what_can_be_sent_at_once() -> None:
 
 
 def test_the_queue_is_bounded_by_bytes() -> None:
-    made = queue(options={"max_queued_bytes": 100})
+    made = queue(options={"room": Room(100)})
     offer(made, entry(1, size=60))
     refusal = made.offer(entry(2, size=41), 0.0)
     assert refusal is not None

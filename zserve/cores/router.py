@@ -22,6 +22,7 @@ from ..registry.values import BACKEND, ENDPOINT, BackendValue
 from ..scheduling.backend_queue import BackendQueue, Entry
 from ..scheduling.entry import CANCELLED, IN_FLIGHT
 from ..scheduling.latency import Latencies
+from ..scheduling.room import QUEUED_BYTES, Room
 from ..scheduling.traffic import PolicyLoader, resolve_policy
 from ..wire.messages import (
     FLAG_AGAIN,
@@ -71,7 +72,8 @@ class RouterCore:
 
     *sync* holds registry and membership; *rng* draws backends and replicas; *wall_ms* tells the time of day, which only
     stamps config records; *policy* is the traffic policy of endpoints that are created here without naming one;
-    *load_policy* imports the policies that users supply.
+    *queued_bytes* is the limit of what waits in all queues together; *load_policy* imports the policies that users
+    supply.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class RouterCore:
         *,
         policy: str = "random",
         policy_kwargs: Mapping[str, Any] | None = None,
+        queued_bytes: int = QUEUED_BYTES,
         load_policy: PolicyLoader = resolve_policy,
     ) -> None:
         self.out = Outbox()
@@ -97,6 +100,7 @@ class RouterCore:
         self.control = ControlDesk(self, wall_ms)
         self.relays = Relays(self)
         self.parking = Parking()
+        self.room = Room(queued_bytes)
         self.inquiries = Inquiries(self)
         self.retries = RetryBudget()
         self._back_off = BackOff(random.Random(rng.getrandbits(64)))
@@ -584,13 +588,14 @@ class RouterCore:
             if queue is not None:
                 del self.queues[name]
                 self._touched.pop(name, None)
-                for entry in queue.drain():
+                for entry in queue.close():
                     del self._entries[entry.id]
                     if entry.gateway:
                         self._refuse(entry.gateway, entry.id, Refusal(503, f"backend {name!r} was deleted", 1.0))
             return
         if queue is None:
-            queue = self.queues[name] = BackendQueue(name, value.config, random.Random(self.rng.getrandbits(64)))
+            rng = random.Random(self.rng.getrandbits(64))
+            queue = self.queues[name] = BackendQueue(name, value.config, rng, room=self.room)
             for replica in self.replicas.of(name):
                 self._join(replica, queue, now)
         else:

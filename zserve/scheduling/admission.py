@@ -15,6 +15,7 @@ from ..errors import Refusal
 from .deadline_heap import DeadlineHeap
 from .entry import NO_DEADLINE, Entry
 from .replicas import Fleet
+from .room import Room
 from .service_time import ServiceTimes
 
 __all__ = ["Admission"]
@@ -46,8 +47,8 @@ class Admission:
         "caution",
         "margin_s",
         "max_batch",
-        "max_bytes",
         "max_requests",
+        "room",
         "width",
     )
 
@@ -56,8 +57,8 @@ class Admission:
         heap: DeadlineHeap,
         fleet: Fleet,
         times: ServiceTimes,
+        room: Room,
         *,
-        max_bytes: int,
         caution: float = CAUTION,
         margin_s: float = MARGIN_S,
     ) -> None:
@@ -65,7 +66,7 @@ class Admission:
         self._fleet = fleet
         self._times = times
         self.max_requests = 0
-        self.max_bytes = max_bytes
+        self.room = room
         self.max_batch = 1
         self.width = 1  # batches that a replica runs at a time
         self.caution = caution
@@ -84,8 +85,10 @@ class Admission:
         heap = self._heap
         if heap.live >= self.max_requests + self._fleet.credit:
             return Refusal(429, f"the queue is full ({heap.live} requests)", self.backlog_s(now))
-        if heap.size + entry.size > self.max_bytes:
-            return Refusal(429, f"the queue is full ({heap.size} bytes)", self.backlog_s(now))
+        room = self.room
+        if heap.size + entry.size > room.share and not room.lends(heap, entry.size):
+            others = f"all queues of this router {room.held} of {room.limit}"
+            return Refusal(429, f"the queue is full (it holds {heap.size} bytes, {others})", self.backlog_s(now))
         return None
 
     def late(self, entry: Entry, now: float) -> Refusal | None:

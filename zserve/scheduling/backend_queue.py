@@ -23,11 +23,10 @@ from .entry import CANCELLED, DONE, IN_FLIGHT, NO_DEADLINE, Dispatch, Entry
 from .figures import COUNTERS, batch_figures, replica_figures, time_figures
 from .pipeline import Pipeline
 from .replicas import Fleet, Replica
+from .room import Room
 from .service_time import ServiceTimes
 
-__all__ = ["MAX_QUEUED_BYTES", "BackendQueue", "Dispatch", "Entry"]
-
-MAX_QUEUED_BYTES = 256 * 1024 * 1024
+__all__ = ["BackendQueue", "Dispatch", "Entry"]
 _DEMAND_EVERY_S = 0.5
 _SAMPLE_FAST_S = 0.002
 _SAMPLE_SLOW_S = 0.008
@@ -36,7 +35,8 @@ _SAMPLE_SLOW_S = 0.008
 class BackendQueue:
     """All requests for one backend that this router holds, queued or in flight.
 
-    max_queued_bytes: bounds what waits.  caution, margin_s: see :mod:`zserve.scheduling.admission`.  Raises TypeError
+    room: what it shares with the queues of other backends; alone by default.  caution, margin_s: see
+    :mod:`zserve.scheduling.admission`.  Raises TypeError
     or ValueError for a bad config.
     """
 
@@ -56,6 +56,7 @@ class BackendQueue:
         "_overdue",
         "_pipeline",
         "_queued",
+        "_room",
         "_run_s",
         "_seq",
         "_sizes",
@@ -73,7 +74,7 @@ class BackendQueue:
         config: BackendConfig,
         rng: random.Random,
         *,
-        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        room: Room | None = None,
         caution: float = CAUTION,
         margin_s: float = MARGIN_S,
     ) -> None:
@@ -82,8 +83,10 @@ class BackendQueue:
         self._fleet = Fleet(rng)
         self._members = self._fleet.members
         self._times = ServiceTimes()
+        self._room = room or Room()
+        self._room.add(self._heap)
         self._admission = Admission(
-            self._heap, self._fleet, self._times, max_bytes=max_queued_bytes, caution=caution, margin_s=margin_s
+            self._heap, self._fleet, self._times, self._room, caution=caution, margin_s=margin_s
         )
         self._pipeline = Pipeline(self._fleet, self._times)
         self._former = BatchFormer(self._heap, self._times, self._admission)
@@ -136,7 +139,7 @@ class BackendQueue:
         if entry.id in self._queued:
             raise ValueError(f"request {entry.id.hex()} waits already")
         admission, heap, counts = self._admission, self._heap, self._counts
-        if heap.live >= admission.max_requests or heap.size + entry.size > admission.max_bytes:
+        if heap.live >= admission.max_requests or heap.size + entry.size > admission.room.share:
             refusal = admission.full(entry, now)
             if refusal is not None:
                 counts["refused_full"] += 1
@@ -244,6 +247,11 @@ class BackendQueue:
             entry.state = DONE
         entries.sort(key=_by_seq)
         return entries
+
+    def close(self) -> list[Entry]:
+        """The backend is gone: as :meth:`drain`, and what it may hold is for the others."""
+        self._room.remove(self._heap)
+        return self.drain()
 
     # --- replicas -----------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,14 @@ def slow(request):
     return "slow"
 
 
+def waits(request):
+    """Until there is a file of this name."""
+    end = time.monotonic() + 60
+    while not os.path.exists(request.args["for"]) and time.monotonic() < end:
+        time.sleep(0.01)
+    return str(len(request.get_data()))
+
+
 def json_in(request):
     return {"got": request.get_json()}
 
