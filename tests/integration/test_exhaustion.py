@@ -117,7 +117,7 @@ def test_what_waits_at_a_router_has_a_limit_of_which_each_backend_has_a_share(fa
 
     with ThreadPoolExecutor(12) as pool:
         answers = [pool.submit(post, number) for number in range(12)]
-        refused = [future for future in eventually(lambda: [one for one in answers if one.done()], "some are refused")]
+        refused = list(eventually(lambda: [one for one in answers if one.done()], "some are refused"))
         eventually(lambda: queued() > 1_800_000, "more wait than the share")
         for future in refused:
             assert future.result().status_code == 429
