@@ -330,8 +330,10 @@ class ConfigSync:
         self._announcer.tick(out, now)
 
     def next_wakeup(self) -> float | None:
-        times = (self.membership.next_wakeup(), self._announcer.due)
-        return min((at for at in times if at is not None), default=None)
+        drop_at, due = self.membership.next_wakeup(), self._announcer.due
+        if drop_at is None or due is None:
+            return due if drop_at is None else drop_at
+        return drop_at if drop_at < due else due
 
     def restore(self, records: Sequence[Record]) -> list[tuple[str, str]]:
         """Begin with what this router had saved.  Returns (key, reason) of what is not usable."""

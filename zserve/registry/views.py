@@ -140,6 +140,7 @@ class Membership:
         self._by_role: dict[str, list[NodeInfo]] = {}
         self._role_versions: dict[str, int] = {}
         self._all_roles_version = 0
+        self._drop_at: float | None = None
 
     # --- the own view of a router -------------------------------------------------------------------------------------
 
@@ -227,6 +228,7 @@ class Membership:
         if known is None:
             known = self._views[key] = _RouterView(now)
             known.drop_at = now + VIEW_GRACE_S  # unless it turns out that there is a way to this router
+            self._drop_at = self._next_drop()
         known.serial = view.serial
         self.merged += 1
         changed = known.take(view)
@@ -282,15 +284,21 @@ class Membership:
 
     def tick(self, now: float) -> bool:
         """Drop the views whose grace is over.  True if there were any."""
+        if self._drop_at is None or self._drop_at > now:
+            return False
         over = [key for key, view in self._views.items() if view.drop_at is not None and view.drop_at <= now]
         for key in over:
             del self._views[key]
+        self._drop_at = self._next_drop()
         if over:
             self.routers_version += 1
             self._changed()
         return bool(over)
 
     def next_wakeup(self) -> float | None:
+        return self._drop_at
+
+    def _next_drop(self) -> float | None:
         return min((view.drop_at for view in self._views.values() if view.drop_at is not None), default=None)
 
     def _reach(self, now: float) -> None:
@@ -311,6 +319,7 @@ class Membership:
             elif view.reached:
                 leaving = key[0] in view.members.infos and view.members.infos[key[0]].leaving
                 view.reached, view.drop_at = False, now + (0.0 if leaving else view.grace_s)
+        self._drop_at = self._next_drop()
         self.routers_version += 1
         self._changed()
 

@@ -26,6 +26,9 @@ MARGIN_S = 0.002
 """Kept free for the answer's way back to the gateway, at most a twentieth of the budget."""
 STALE_S = 1.0
 _BOUND_STEP = 64
+_FAR = 10.0
+_FAR_KEEP_S = 0.1
+"""Whoever has so many times what everything that waits needs, as of so short a time ago, is not looked at closer."""
 
 
 class Admission:
@@ -45,6 +48,8 @@ class Admission:
         "bound_at",
         "bound_s",
         "caution",
+        "far_s",
+        "far_until",
         "margin_s",
         "max_batch",
         "max_requests",
@@ -74,6 +79,8 @@ class Admission:
         self.bound_at = self._surveyed = -1.0
         self.bound_ahead = 0
         self.bound_s = 0.0
+        self.far_s = 0.0
+        self.far_until = -1.0
         self._pipelines = 1
         self._idle = 0
         self._work = 0.0  # seconds of batches at the replicas, summed
@@ -101,6 +108,8 @@ class Admission:
             self.bound_at = now
             self.bound_ahead = ahead + _BOUND_STEP
             self.bound_s = self.needed_s(self.bound_ahead, now, NO_DEADLINE) + self.margin_s
+            self.far_s = _FAR * (self.bound_s + _FAR_KEEP_S)
+            self.far_until = now + _FAR_KEEP_S
         if entry.deadline - now >= self.bound_s:  # even behind everything that waits, and some more
             return None
         total = entry.deadline - entry.arrived
@@ -157,6 +166,11 @@ class Admission:
     def touched(self) -> None:
         """Something was sent or answered: look again even at the same time."""
         self.bound_at = self._surveyed = -1.0
+
+    def changed(self) -> None:
+        """There is another config, or there are other replicas: nothing holds of what was found out."""
+        self.touched()
+        self.far_until = -1.0
 
     def _survey(self, now: float) -> None:
         """Look over the replicas, once for all requests of a turn."""

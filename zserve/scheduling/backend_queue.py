@@ -115,7 +115,7 @@ class BackendQueue:
         self._admission.max_batch = self._max_batch
         self._pipeline.configure(self._max_batch, config.max_concurrent_queries)
         self._admission.width = self._pipeline.width
-        self._admission.touched()
+        self._admission.changed()
 
     # --- requests -----------------------------------------------------------------------------------------------------
 
@@ -152,8 +152,8 @@ class BackendQueue:
                     return Refusal(400, "the deadline is not a number")
                 return Refusal(504, "the deadline had passed on arrival")
             # Whoever would be in time behind everything that waits is not looked at any closer.
-            sure = now == admission.bound_at and heap.live <= admission.bound_ahead
-            if not sure or deadline - now < admission.bound_s:
+            enough_s = admission.bound_s if now == admission.bound_at else admission.far_s
+            if deadline - now < enough_s or heap.live > admission.bound_ahead or now > admission.far_until:
                 refusal = admission.late(entry, now)
                 if refusal is not None:
                     counts["refused_late"] += 1
@@ -260,17 +260,17 @@ class BackendQueue:
         if replica in self._fleet.members:
             raise ValueError(f"replica {replica.hex()} has joined already")
         self._fleet.join(replica, now)
-        self._admission.touched()
+        self._admission.changed()
 
     def replica_doubted(self, replica: bytes, doubted: bool, now: float) -> None:
         """Nothing is heard from *replica*, or it is heard again; of interest while there are others."""
         self._fleet.doubt(replica, doubted)
-        self._admission.touched()
+        self._admission.changed()
 
     def replica_left(self, replica: bytes, now: float) -> list[Entry]:
         """The link is gone; returns what was in flight there and not cancelled, oldest first."""
         gone = self._fleet.leave(replica)
-        self._admission.touched()
+        self._admission.changed()
         if gone is None:
             return []
         lost = [entry for entry in gone.held.values() if entry.state == IN_FLIGHT]
