@@ -88,6 +88,8 @@ def test_a_gateway_that_is_killed_takes_its_connections_with_it() -> None:
     assert found(lost(), gateway=killed) == []
     assert found(lost(), 2, gateway=killed) != []
     assert found(lost(sent_s=11.0), gateway=killed) != [], "it was sent after that"
+    assert found(lost(sent_s=10.06, ended_s=10.07), 0, gateway=killed) == [], "before its client had noticed"
+    assert found(lost(sent_s=9.0, ended_s=9.5), 0, gateway=killed) != [], "its connection ended before"
 
 
 def test_one_that_leaves_closes_idle_connections_only() -> None:

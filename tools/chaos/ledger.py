@@ -68,8 +68,8 @@ def _check_one(record: Record, runs: int, lives: Mapping[int, Life], held_up_s: 
     if record.status == 0:
         if life is None:
             wrong.append("no answer, from a gateway that is not known")
-        elif life.killed and record.sent_s <= life.end_s:
-            pass  # the client sees a closed connection, and knows as much as it can
+        elif life.killed and record.ended_s >= life.end_s and (record.sent_s <= life.end_s or runs == 0):
+            pass  # the client sees a closed connection, maybe only once it has sent, and knows as much as it can
         elif life.leaving_s < math.inf and not record.fresh and runs == 0:
             pass  # a connection that was idle was closed while this was on its way; it was never read
         else:
