@@ -34,6 +34,7 @@ FIGURES: Mapping[str, Figure] = {
     "max_ms": Figure("longest", "ms", 1),
     "cpu_s": Figure("CPU for 10,000", "s", 2),
     "pss_mb": Figure("memory (PSS)", "MB"),
+    "bodies": Figure("memory of gateway and router beyond idle, in bodies a request in flight", "", 1),
     "errors": Figure("errors", ""),
     "offered": Figure("offered", "/s"),
     "in_time": Figure("answered in time", "/s"),

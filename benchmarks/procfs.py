@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Process", "busy_seconds", "cpu_seconds", "pss_bytes", "table", "tree"]
+__all__ = ["Process", "busy_seconds", "command_line", "cpu_seconds", "pss_bytes", "table", "tree"]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PROC = Path("/proc")
@@ -86,6 +86,14 @@ def busy_seconds() -> float:
         return 0.0
     user, nice, system, _idle, _wait, interrupts, soft, stolen = (int(field) for field in fields[:8])
     return (user + nice + system + interrupts + soft + stolen) / _TICKS_PER_S
+
+
+def command_line(process: Process) -> str:
+    """What it was started with, "" if it is gone."""
+    try:
+        return (_PROC / str(process.pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def pss_bytes(processes: Iterable[Process]) -> int:

@@ -41,7 +41,16 @@ TARGETS = (
     Target("echo", _c(64), "zserve-apart", "mosec", 0.6, "cpu_s", at_most=True),
     *(Target("batch", _c(count), "zserve", "bare loop", 0.97) for count in (64, 256)),
     *(Target("batch", _c(count), "zserve", "mosec", 1.15) for count in (64, 256)),
+    Target("batch", _c(64), "zserve", "", 3 * 8.2, "p99_ms", at_most=True),
     *(Target("payload", f"{size} MiB", "zserve", "mosec", 1.0, "mb_s") for size in (1, 8)),
+    *(
+        Target("payload", f"{size} MiB", system, "", 3.0, "bodies", at_most=True)
+        for size in (1, 8)
+        for system in ("zserve", "zserve-apart")
+    ),
+    Target("start-up", "echo app", "zserve", "", 1.0, "first_s", at_most=True),
+    Target("start-up", "echo app", "zserve", "", 150.0, "pss_mb", at_most=True),
+    Target("scale", "8 replicas", "zserve", "", 7.8, "speedup"),
     *(
         Target("overload", "2x", "zserve", peer, 1.0, "in_time")
         for peer in ("mosec", "litserve", "bentoml", "ray", "ray-fast", "mosec-tuned")

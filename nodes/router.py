@@ -52,9 +52,12 @@ def _open_to_user_code(app_dirs: Iterable[str]) -> None:
 
 
 class Router:
-    """One router on the running event loop; ``hub`` is its place in the fabric, ``started`` set once it listens."""
+    """One router on the running event loop; ``hub`` is its place in the fabric, ``started`` set once it listens.
 
-    def __init__(self, options: RouterOptions, stop: Stop) -> None:
+    alone: no gateway shares its process, so whatever it gets leaves through a socket again.
+    """
+
+    def __init__(self, options: RouterOptions, stop: Stop, *, alone: bool = True) -> None:
         self._options = options
         self._stop = stop
         _open_to_user_code(options.app_dirs)
@@ -85,6 +88,7 @@ class Router:
             join=plain(options.join),
             on_turn=self._on_turn,
             security=security,
+            forwards=alone,
         )
 
         self._core.transport = self.hub.statistics

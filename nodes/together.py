@@ -37,7 +37,7 @@ def run(options: TogetherOptions) -> int:
 
     async def main(stop: Stop) -> int:
         router_stop = Stop()
-        balancer = Router(router, router_stop)
+        balancer = Router(router, router_stop, alone=False)
         balancing = asyncio.ensure_future(balancer.run())
         starting = asyncio.ensure_future(balancer.started.wait())
         await asyncio.wait({balancing, starting}, return_when=asyncio.FIRST_COMPLETED)

@@ -60,6 +60,11 @@ class System(ABC):
         """*probe* as this system wants it written."""
         return probe
 
+    def passes_on(self, command_line: str) -> bool:
+        """Whether a process started like this passes requests on and runs no user code.  False where that is not known,
+        or not told apart."""
+        return False
+
     def caller(self, site: Site, calls: str) -> Sequence[str]:
         """The command of a process that calls the echo app by this system's handles; *calls* is its code (see
         workloads/handle.py), to which the adapter adds ``connect()`` and ``leave()``.

@@ -138,6 +138,9 @@ class _Zserve(System):
     def with_deadline(self, path: str, milliseconds: float) -> str:
         return f"{path}?relative_slo_ms={milliseconds:g}"
 
+    def passes_on(self, command_line: str) -> bool:
+        return "zserve" in command_line and "replica" not in command_line
+
 
 class Run(_Zserve):
     name = "zserve"

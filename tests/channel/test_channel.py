@@ -16,6 +16,8 @@ import zmq
 from zserve.channel.channel import Channel, Unreachable
 from zserve.channel.sockets import bind_publisher, bind_router, dial_publisher, dial_router
 from zserve.errors import PortInUse, ServeError
+from zserve.wire.codec import LARGE, decode, encode
+from zserve.wire.messages import Result
 
 
 @pytest.fixture
@@ -246,6 +248,39 @@ def test_a_connection_that_comes_up_between_two_sends_lets_both_leave(context: z
         dealer.send([b"two"])
         await asyncio.wait_for(done.wait(), 5)
         assert got == [b"one", b"two"]
+        router.close()
+        dealer.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_only_passed_on_is_passed_on_as_often_as_one_likes(context: zmq.Context[Any], tmp_path: Any) -> None:
+    body = bytes(range(256)) * 300
+    assert len(body) >= LARGE
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        back: list[tuple[Any, bytes, bytes]] = []
+        done = asyncio.Event()
+
+        def on_router(frames: list[Any]) -> None:
+            ((message, head, kept),) = decode(frames[1:])
+            assert head == b"head" * LARGE
+            assert type(kept) is zmq.Frame
+            for _ in range(3):
+                router.send(encode([(message, head, kept), (Result(b"i" * 16), b"", b"small")]), frames[0])
+
+        def on_dealer(frames: list[bytes]) -> None:
+            back.extend(decode(frames))
+            if len(back) == 6:
+                done.set()
+
+        socket, address = bind_router(context, f"ipc://{tmp_path}/r")
+        router = Channel(loop, socket, on_router, forwards=True)
+        dealer = Channel(loop, dial_router(context, address, b"d" * 28), on_dealer)
+        dealer.send(encode([(Result(b"r" * 16), b"head" * LARGE, body)]))
+        await asyncio.wait_for(done.wait(), 20.0)
+        assert [(head, bytes_) for _, head, bytes_ in back] == [(b"head" * LARGE, body), (b"", b"small")] * 3
         router.close()
         dealer.close()
 

@@ -39,6 +39,8 @@ _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _BUDGET = 128
 """Messages read in one go before the event loop gets its turn."""
 _BUDGET_S = 0.001
+_LEADING = 2
+"""Behind a ROUTER's routing id: the frames of a wire message that are not bodies (see :mod:`zserve.wire.codec`)."""
 _GLANCE_S = 0.0002
 _MAX_HELD = 1024
 """Wire messages held for a socket that does not take them; more means that the peer is stuck."""
@@ -51,6 +53,9 @@ class Unreachable(Exception):
 class Channel:
     """Owns *socket*; gives the frames of each incoming message to *on_frames*.
 
+    *forwards*, for a ROUTER: large bodies are only passed on, so they are given as ``zmq.Frame``, whose bytes ZeroMQ
+    sends again as they lie there.  All else is bytes.
+
     *on_held_failed* is called with the routing id (b"" where there is only one peer) when what was held could not be
     delivered after all.
     """
@@ -61,6 +66,8 @@ class Channel:
         socket: zmq.Socket[bytes],
         on_frames: Callable[[list[bytes]], None],
         on_held_failed: Callable[[bytes], None] | None = None,
+        *,
+        forwards: bool = False,
     ) -> None:
         self.missed_wakeups = 0
         self.received = 0
@@ -70,6 +77,7 @@ class Channel:
         self._socket = socket
         self._on_frames = on_frames
         self._on_held_failed = on_held_failed
+        self._forwards = forwards
         self._held: deque[tuple[bytes, Sequence[bytes]]] = deque()
         fd: Any = socket.getsockopt(zmq.FD)
         self._fd: int = fd
@@ -165,7 +173,7 @@ class Channel:
             self._send_held()
             return
         receive = self._socket.recv
-        on_frames = self._on_frames
+        on_frames, forwards = self._on_frames, self._forwards
         stop_at = 0.0
         count = 0
         try:
@@ -173,10 +181,10 @@ class Channel:
             # the last look is also the one that the edge-triggered descriptor demands.
             while self._readable():
                 frame = receive(_NOBLOCK, False)
-                frames = [frame.bytes]
+                frames: list[Any] = [frame.bytes]
                 while frame.more:
                     frame = receive(_NOBLOCK, False)
-                    frames.append(frame.bytes)
+                    frames.append(frame if forwards and len(frames) > _LEADING else frame.bytes)
                 count += 1
                 on_frames(frames)
                 if self._closed:

@@ -42,7 +42,8 @@ class Hub(Shell):
     """Runs *core* over ZeroMQ.
 
     bind, publish: where a router listens (None for other roles).  advertise: the address that others are told, if
-    another one.  The rest is as for :class:`.shell.Shell`.
+    another one.  forwards: what *core* gets in large frames it only passes on, see :class:`.channel.Channel`.  The rest
+    is as for :class:`.shell.Shell`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Hub(Shell):
         code: str = "",
         on_turn: Callable[[], None] | None = None,
         security: Security | None = None,
+        forwards: bool = False,
     ) -> None:
         info.pid_space = pid_space()
         links = Links(core, info, backend=backend, code=code, look=process_state)
@@ -68,6 +70,7 @@ class Hub(Shell):
         self._bind_to = bind
         self._publish_to = publish
         self._advertise = advertise
+        self._forwards = forwards
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[Any] = zmq.Context()
         self._router: Channel | None = None
@@ -101,7 +104,7 @@ class Hub(Shell):
             on_frames: Callable[[list[bytes]], None] = self._on_router_frames
             if gate is not None and isinstance(socket, KeyedSocket):
                 on_frames = functools.partial(gate.on_router_frames, socket)
-            self._router = Channel(self._loop, socket, on_frames, self._on_unreachable)
+            self._router = Channel(self._loop, socket, on_frames, self._on_unreachable, forwards=self._forwards)
             self.info.address = self._advertise or self.address
         if self._publish_to is not None:
             pair = gate.pair_to_bind(self._context, self._publish_to) if gate is not None else None

@@ -101,8 +101,9 @@ class Exchange:
         self.disconnected = False
         self.response_complete = False
 
-    def body(self) -> bytes:
-        parts = self.parts
+    def take_body(self) -> bytes:
+        """All of it; the parts are not kept beside it."""
+        parts, self.parts = self.parts, []
         if not parts:
             return b""
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -114,7 +114,7 @@ class HttpFront:
         opened = self.core.open(
             endpoint,
             head,
-            exchange.body(),
+            exchange.take_body(),
             now + (self._default_timeout_s if budget is None else budget),
             exchange,
             now,
