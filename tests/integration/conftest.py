@@ -10,7 +10,7 @@ from .fabric import Fabric
 
 
 @pytest.fixture
-def fabric(request: pytest.FixtureRequest) -> Iterator[Fabric]:
+def fabric() -> Iterator[Fabric]:
     """An empty fabric in a folder with a short name (ipc addresses have at most 107 characters)."""
     with tempfile.TemporaryDirectory(prefix="zs-") as folder:
         fabric = Fabric(Path(folder))
@@ -18,14 +18,12 @@ def fabric(request: pytest.FixtureRequest) -> Iterator[Fabric]:
             yield fabric
         finally:
             fabric.close()
-            outcome = getattr(request.node, "outcome_of_call", None)
-            if outcome is not None and outcome.failed:
-                print(fabric.logs())
 
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With each failure, what the nodes that run have logged."""
     outcome = yield
     report = outcome.get_result()
-    if report.when == "call":
-        item.outcome_of_call = report
+    if report.failed:
+        report.sections += [(f"logs of {fabric.folder}", fabric.logs()) for fabric in Fabric.running]

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 
@@ -91,7 +91,11 @@ class Node:
 class Fabric:
     """Starts nodes and remembers them; :meth:`close` ends whatever still runs."""
 
+    running: ClassVar[list[Fabric]] = []
+    """Those that are not closed."""
+
     def __init__(self, folder: Path, app_dir: Path = APPS) -> None:
+        self.running.append(self)
         self.folder = folder
         self.app_dir = app_dir
         self.nodes: list[Node] = []
@@ -156,6 +160,7 @@ class Fabric:
         return "\n".join(f"--- {node.log.name}\n{node.log.read_text()}" for node in self.nodes)
 
     def close(self) -> None:
+        self.running.remove(self)
         for node in reversed(self.nodes):
             if node.process.poll() is None:
                 node.process.terminate()

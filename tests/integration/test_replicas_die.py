@@ -59,14 +59,6 @@ def still(fabric: Fabric) -> Iterator[Still]:
         still.file.unlink(missing_ok=True)
 
 
-@pytest.fixture(autouse=True)
-def logs_of_failures(request: pytest.FixtureRequest, fabric: Fabric) -> Iterator[None]:
-    yield
-    outcome = getattr(request.node, "outcome_of_call", None)
-    if outcome is not None and outcome.failed:
-        print(fabric.logs())
-
-
 def replicas(fabric: Fabric, backend: str = "doomed") -> list[dict[str, Any]]:
     return [one for one in fabric.call("status")["replicas"] if one["backend"] == backend]
 

@@ -101,14 +101,6 @@ def pairs() -> Iterator[Pairs]:
             fabric.close()
 
 
-@pytest.fixture(autouse=True)
-def logs_of_failures(request: pytest.FixtureRequest, pairs: Pairs) -> Iterator[None]:
-    yield
-    outcome = getattr(request.node, "outcome_of_call", None)
-    if outcome is not None and outcome.failed:
-        print(pairs.fabric.logs())
-
-
 def test_a_rolling_restart_of_every_node_fails_no_request(pairs: Pairs) -> None:
     with ExitStack() as stack:
         # A balancer in front takes the next gateway when one does not listen; it may not send a POST twice otherwise.

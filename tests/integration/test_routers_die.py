@@ -98,14 +98,6 @@ def twelve() -> Iterator[Twelve]:
             fabric.close()
 
 
-@pytest.fixture(autouse=True)
-def logs_of_failures(request: pytest.FixtureRequest, twelve: Twelve) -> Iterator[None]:
-    yield
-    outcome = getattr(request.node, "outcome_of_call", None)
-    if outcome is not None and outcome.failed:
-        print(twelve.fabric.logs())
-
-
 def test_a_traffic_change_is_in_force_on_every_gateway_when_the_call_returns(twelve: Twelve) -> None:
     fabric = twelve.fabric
     took_ms, seen_ms = [], []

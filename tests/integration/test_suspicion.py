@@ -44,14 +44,6 @@ def fabric() -> Iterator[Fabric]:
             fabric.close()
 
 
-@pytest.fixture(autouse=True)
-def logs_of_failures(request: pytest.FixtureRequest, fabric: Fabric) -> Iterator[None]:
-    yield
-    outcome = getattr(request.node, "outcome_of_call", None)
-    if outcome is not None and outcome.failed:
-        print(fabric.logs())
-
-
 def processes(status: dict[str, Any]) -> dict[int, str]:
     """Process id to what it is suspected of."""
     return {each["pid"]: each["suspect"] for each in [*status["nodes"], *status["replicas"]] if each.get("pid")}
