@@ -42,6 +42,8 @@ __all__ = ["LocalOptions", "main"]
 
 START_TIMEOUT_S = 20.0
 """How long the roles may take until HTTP answers."""
+HEAD_START_S = 10.0
+"""For so long a replica process is kept that was started before anyone knew what it would run."""
 _MARGIN_S = 5.0
 
 
@@ -142,6 +144,7 @@ class _Fabric:
                     app_dirs=options.app_dirs,
                     code_dir=str(run_directory.code),
                     told_elsewhere=True,
+                    head_start_s=HEAD_START_S,
                     **common,
                 )
             ),

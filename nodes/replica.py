@@ -21,6 +21,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -94,6 +95,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["ZSERVE_REPLICA"] = "1"  # so that an init() in user code is told where it is
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if not select.select([0], [], [], 0)[0]:
+        _get_ahead()
     try:
         parent, spec = _read_spec()
     except (ServeError, TypeError, ValueError) as error:
@@ -109,12 +112,26 @@ def main() -> NoReturn:
     _exit(status)
 
 
+def _get_ahead() -> None:
+    """What every replica needs, imported while nobody has said yet what this one is to run."""
+    import uvloop  # noqa: F401
+
+    from zserve.channel import hub  # noqa: F401
+    from zserve.cores import replica  # noqa: F401
+    from zserve.handler import executor, invoke, load  # noqa: F401
+    from zserve.registry import sync  # noqa: F401
+
+    from . import health  # noqa: F401
+
+
 def _read_spec() -> tuple[int, ReplicaSpec]:
     """The spec, and the descriptor that tells the parent's end; user code that reads standard input finds it empty."""
     line = bytearray()
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)  # not a buffer full: what follows the line is the parent's business
         if not byte:
+            if not line and len(sys.argv) > 1:  # the worker node has ended without a need for it
+                raise SystemExit(0)
             raise ServeError("standard input ended before a replica spec; worker nodes start this program")
         line += byte
         if len(line) > 64 << 20:

@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -75,6 +76,7 @@ class _Worker:
         self._replicas: dict[bytes, _Replica] = {}
         self._has_started: dict[str, str] = {}
         """Backend to the version of it that has been ready here."""
+        self._spare: Child | None = None
         self._stopping: set[asyncio.Task[Exit]] = set()
         self._drained = asyncio.Event()
         self._environment = _environment(options)
@@ -82,6 +84,7 @@ class _Worker:
     async def run(self) -> int:
         hub, core, options = self._hub, self._core, self._options
         hub.start()
+        self._get_ahead()
         joining = asyncio.ensure_future(keep_joined(hub, options))
         requested = asyncio.ensure_future(self._stop.wait())
         try:
@@ -121,14 +124,37 @@ class _Worker:
         if core.drained:
             self._drained.set()
 
+    def _spawn(self) -> Child:
+        """A replica process that waits to be told what to run.  Raises ServeError."""
+        return spawn(
+            "replica",
+            lambda status_fd: [sys.executable, "-P", "-m", "zserve.nodes.replica", str(status_fd)],
+            env=self._environment,
+        )
+
+    def _get_ahead(self) -> None:
+        """Start a process for the first replica while its backend is still being declared."""
+        if self._options.head_start_s > 0:
+            with suppress(ServeError):
+                self._spare = self._spawn()
+                asyncio.get_running_loop().call_later(self._options.head_start_s, self._end_spare)
+
+    def _take_spare(self) -> Child | None:
+        spare, self._spare = self._spare, None
+        return spare if spare is not None and spare.reap() is None else None
+
+    def _end_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            spare.watch()
+            spare.kill()
+            self._stopping.add(asyncio.ensure_future(spare.wait()))
+
     def _start(self, action: Start) -> None:
         name = f"{action.backend}#{action.index}"
         try:
-            child = spawn(
-                f"replica {name}",
-                lambda status_fd: [sys.executable, "-P", "-m", "zserve.nodes.replica", str(status_fd)],
-                env=self._environment,
-            )
+            child = self._take_spare() or self._spawn()
+            child.name = f"replica {name}"
         except ServeError as error:
             self._core.replica_failed(action.node, str(error), time.monotonic())
             return
@@ -213,6 +239,7 @@ class _Worker:
         left = list(self._replicas.values())
         for replica in left:
             replica.child.kill()
+        self._end_spare()
         await asyncio.gather(*(replica.child.wait() for replica in left), *self._stopping)
 
 

