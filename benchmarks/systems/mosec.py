@@ -132,8 +132,7 @@ class Mosec(System):
 
 
 class Tuned(Mosec):
-    """--capacity bounds the queue; behind so many a request just meets 100 ms.  The best of a sweep (docs/benchmarks.md).
-    """
+    """--capacity bounds the queue; behind so many a request just meets 100 ms: best of a sweep (docs/benchmarks.md)."""
 
     name = "mosec-tuned"
     title = "mosec with --capacity set by hand for the overload workload"
