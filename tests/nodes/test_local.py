@@ -161,7 +161,8 @@ def test_it_answers_and_the_end_of_input_ends_it_without_a_trace(local: Any, run
     assert set(facts) == {"address", "http", "code_dir", "run_dir"}
     assert get(facts["http"] + "/-/healthz")[0] == 200
     assert [(fabric.name, fabric.http) for fabric in find_fabrics()] == [("test", facts["http"])]
-    assert len(process.tree) == 2
+    # Gateway and router, worker node, and maybe the process that waits to become the first replica already.
+    assert 2 <= len(process.tree) <= 3
     process.process.stdin.close()
     process.process.stdin = None
     assert process.end() == (0, "")
