@@ -154,9 +154,13 @@ class LocalFabric:
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self._asked:
             self._asked = True
-            os.write(2, b"zserve: finishing what runs (Ctrl-C again to stop at once)\n")
             self._signal(signal.SIGTERM)
             signal.alarm(math.ceil(self._grace_s) + 10)
+            if self._forced:  # by a second signal that came while this one was dealt with
+                self._signal(signal.SIGINT)
+                signal.alarm(_FORCE_S)
+                return
+            os.write(2, b"zserve: finishing what runs (Ctrl-C again to stop at once)\n")
         else:
             self._force("stopped without waiting for what still ran")
 
