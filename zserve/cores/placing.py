@@ -40,7 +40,7 @@ class Placing:
         self._sync = sync
         self._out = out
         self._waiting: list[Waiting] = []
-        self._workers: frozenset[bytes] = frozenset()
+        self._workers: set[bytes] = set()
         self._since: float | None = None
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class Placing:
 
     def look(self, now: float) -> None:
         """Take note of the worker nodes that there are."""
-        workers = frozenset(info.node for info in self._sync.membership.workers())
+        workers = self._sync.membership.worker_ids()
         if self._since is None or not workers <= self._workers:
             self._since = now
         self._workers = workers

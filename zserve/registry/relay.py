@@ -63,7 +63,7 @@ class Relay:
         if role not in FOLLOWERS:
             return None
         views = self._membership.versions()
-        return views + self._reports.versions(self._workers()) if role == "router" else views
+        return views + self._reports.versions(self._membership.worker_ids()) if role == "router" else views
 
     def digest(self, role: str) -> bytes:
         """8 bytes that are the same where :meth:`versions` are; b"" where these are nothing."""
@@ -82,10 +82,7 @@ class Relay:
         serials = {(node, boot): serial for node, boot, serial in known}
         yield from self._membership.newer_than(serials, asker.node)
         if asker.role == "router":
-            yield from self._reports.newer_than(serials, self._workers())
-
-    def _workers(self) -> set[bytes]:
-        return {info.node for info in self._membership.workers()}
+            yield from self._reports.newer_than(serials, self._membership.worker_ids())
 
 
 def _digest(versions: Iterable[Version]) -> bytes:

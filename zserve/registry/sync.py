@@ -385,7 +385,7 @@ class ConfigSync:
         version = self.membership.version_of("worker")
         if version != self._reports_checked:
             self._reports_checked = version
-            self.reports.forget_all_but({info.node for info in self.membership.workers()})
+            self.reports.forget_all_but(self.membership.worker_ids())
 
     def _take_back(self, records: Sequence[Record], out: Outbox) -> None:
         """Nobody knows better than this router what was in force."""

@@ -341,6 +341,9 @@ class Membership:
         """All worker nodes, the leaving ones too, sorted by node id."""
         return self._of_role("worker")
 
+    def worker_ids(self) -> set[bytes]:
+        return {info.node for info in self.workers()}
+
     def replicas(self) -> list[NodeInfo]:
         """All replicas that have a link with a router, which they open once they are ready."""
         return self._of_role("replica")
