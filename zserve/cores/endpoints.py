@@ -18,9 +18,12 @@ MAX_NOTICES = 64
 
 
 class Endpoint:
-    """One endpoint's traffic: a policy over its weights, and shadows beside it."""
+    """One endpoint's traffic: a policy over its weights, and shadows beside it.
 
-    __slots__ = ("_own", "_policy", "_shadows", "value")
+    only: the one backend that all requests go to, "" where there is a choice.  shadowed: whether there are shadows.
+    """
+
+    __slots__ = ("_own", "_policy", "_shadows", "only", "shadowed", "value")
 
     def __init__(
         self,
@@ -33,14 +36,18 @@ class Endpoint:
         self.value = value
         self._policy: TrafficPolicy | None = None
         self._own: OwnPolicy | None = None
+        self.only = ""
         traffic = value.traffic
-        if any(weight > 0 for weight in traffic.values()):
+        chosen = [name for name, weight in traffic.items() if weight > 0]
+        if chosen:
             if value.policy in POLICIES:
+                self.only = chosen[0] if len(chosen) == 1 else ""
                 self._policy = make_policy(value.policy, traffic, rng, backlog, value.policy_kwargs)
             else:
                 self._own = OwnPolicy(value.policy, traffic, rng, backlog, value.policy_kwargs, load, complain)
                 self._policy = ShardKey(traffic, self._own)
         self._shadows = Shadows(value.shadows, rng) if value.shadows else None
+        self.shadowed = self._shadows is not None
 
     @property
     def fallbacks(self) -> int:

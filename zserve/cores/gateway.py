@@ -151,7 +151,6 @@ class GatewayCore:
         deadline: float,
         token: Any,
         now: float,
-        *,
         flags: int = 0,
         shard: str = "",
         method: str = "",

@@ -293,6 +293,7 @@ class ReplicaCore:
         ended = self._table.ended
         send = self.out.send
         remember = self._recent.put
+        learn = self._pace.learn
         freed: dict[Peer, int] = {}
         for run, answers in done:
             if type(answers) is not list and not isinstance(answers, tuple):
@@ -301,28 +302,29 @@ class ReplicaCore:
             if not ended(run):
                 continue  # taken back meanwhile: it has been answered
             run_s = run.ended - run.started
-            self._pace.learn(run_s, len(run.calls))
+            calls = run.calls
+            learn(run_s, len(calls))
             run_us = int(run_s * 1e6)
             batch_us = int((run.started - run.given) * 1e6)
-            calls = run.calls
             if len(answers) != len(calls):
                 text = f"{len(answers)} answers for {len(calls)} calls".encode()
                 answers = [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(calls)
             self.finished_calls += len(calls)
-            for call, answer in zip(calls, answers, strict=True):
+            for call, answer in zip(calls, answers):  # noqa: B905 (they are as many)
+                request_id = call.id
                 if not call.flags & FLAG_IDEMPOTENT:  # another run of those does no harm
-                    remember(call.id, answer, now)
+                    remember(request_id, answer, now)
                 queue_us = int((run.given - call.arrived) * 1e6)
                 waiters = call.waiters
                 if len(waiters) != 1 or call.gone:
                     self._replies.answer(call, answer, queue_us, batch_us, run_us)
                     continue
-                del held[call.id]
+                del held[request_id]
                 call.run = None
                 peer = waiters[0]
                 freed[peer] = freed.get(peer, 0) + 1
                 status, kind, head, body, origin = answer
-                send(peer, Result(call.id, status, kind, origin, queue_us, batch_us, run_us), head, body)
+                send(peer, Result(request_id, status, kind, origin, queue_us, batch_us, run_us), head, body)
         for peer, count in freed.items():
             self._credits.finished(peer, count)
         self._progress_at = now

@@ -30,6 +30,10 @@ class RetryBudget:
         self._burst = burst
         self.tokens = burst
 
+    @property
+    def full(self) -> bool:
+        return self.tokens >= self._burst
+
     def earn(self) -> None:
         """A request has come."""
         if self.tokens < self._burst:

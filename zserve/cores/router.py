@@ -270,14 +270,17 @@ class RouterCore:
                 self._refuse(peer, message.id, Refusal(503, text, 1.0))
             return
         self.requests += 1
-        self.retries.earn()
-        backend = endpoint.choose(message.shard)
+        if not self.retries.full:
+            self.retries.earn()
+        backend = endpoint.only or endpoint.choose(message.shard)
         queue = self.queues.get(backend) if backend is not None else None
         if queue is None:
             reason = f"endpoint {message.endpoint!r} has no backend; give it one with set_traffic"
             self._refuse(peer, message.id, Refusal(503, reason, 1.0))
             return
         self._offer(queue, peer, message, head, body, now)
+        if not endpoint.shadowed:
+            return
         for shadow in endpoint.draw_shadows():
             shadow_queue = self.queues.get(shadow)
             if shadow_queue is not None:
@@ -463,12 +466,14 @@ class RouterCore:
         for dispatch in queue.dispatch(now):
             entries = dispatch.entries
             size = len(entries)
-            parcels: list[Parcel] = []
-            for entry in entries:
-                budget_us = NO_BUDGET if entry.deadline == math.inf else max(0, int((entry.deadline - now) * 1e6))
-                call = Call(entry.id, dispatch.batch_no, size, entry.endpoint, budget_us, entry.flags, entry.method)
-                parcels.append((call, entry.head, entry.body))
-            out.send_together(dispatch.replica, parcels)
+            if size == 1:
+                entry = entries[0]
+                out.send(dispatch.replica, _call(entry, dispatch.batch_no, 1, now), entry.head, entry.body)
+                continue
+            batch_no = dispatch.batch_no
+            out.send_together(
+                dispatch.replica, [(_call(entry, batch_no, size, now), entry.head, entry.body) for entry in entries]
+            )
         for entry, refusal in queue.expire(now):
             self._entries.pop(entry.id, None)
             if entry.gateway:
@@ -647,3 +652,10 @@ class RouterCore:
         """Requests that a backend has before it, for policies that look at it."""
         queue = self.queues.get(backend)
         return len(queue) + queue.in_flight if queue is not None else 0
+
+
+def _call(entry: Entry, batch_no: int, size: int, now: float) -> Call:
+    """What a replica is told of *entry*, which leaves in a batch of *size*."""
+    left_s = entry.deadline - now
+    budget_us = NO_BUDGET if left_s == math.inf else int(left_s * 1e6) if left_s > 0.0 else 0
+    return Call(entry.id, batch_no, size, entry.endpoint, budget_us, entry.flags, entry.method)

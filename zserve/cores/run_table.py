@@ -156,7 +156,7 @@ class RunTable:
         goes on for *grace_s*, because the gateway may ask for it through another one; but not what was being streamed.
         """
         for call in [held for held in self._replies.held.values() if peer in held.waiters]:
-            call.gone += [waiter for waiter in call.waiters if waiter == peer]
+            call.gone = [*call.gone, *[waiter for waiter in call.waiters if waiter == peer]]
             call.waiters = [waiter for waiter in call.waiters if waiter != peer]
             if call.cancelled is not None:
                 call.cancelled.discard(peer)

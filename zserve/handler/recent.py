@@ -59,17 +59,20 @@ class RecentAnswers:
         None (an answer that was streamed): remember no more than that the request has run."""
         if request_id in self._answers:
             return
-        size = 0 if answer is None else len(answer[2]) + len(answer[3])
-        if size > self._large:
-            answer, size = None, 0
-        elif size < _COPIED and answer is not None:
+        size = _OVERHEAD
+        if answer is not None:
             status, kind, head, body, origin = answer
-            answer = (status, kind, head, bytes(memoryview(body)), origin)
-        size += _OVERHEAD
+            held = len(head) + len(body)
+            if held < _COPIED:
+                answer = (status, kind, head, bytes(memoryview(body)), origin)
+            elif held > self._large:
+                answer, held = None, 0
+            size += held
         self._answers[request_id] = answer
-        self._order.append((request_id, size, now))
+        order = self._order
+        order.append((request_id, size, now))
         self._bytes += size
-        while len(self._order) > self._max_entries or self._bytes > self._max_bytes:
+        while self._bytes > self._max_bytes or len(order) > self._max_entries:
             self._forget_oldest()
 
     def get(self, request_id: bytes) -> Answer | None:

@@ -8,6 +8,8 @@ given to the executor is started or taken back is decided by :meth:`Run.claim`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..channel.outbox import Peer
 from ..wire.messages import Call
 from .flow import Flow
@@ -21,12 +23,14 @@ class HeldCall:
     waiters: the router links that sent it; each is owed one Result.  cancelled: those of them that no longer want it.
     gone: links that sent it and have ended since.
     deadline: seconds on the node's clock, infinity for none.  unwanted_at: since when nobody has waited for it.
+
+    What few calls ever change stands in the class.
     """
 
-    __slots__ = (
-        "arrived", "body", "cancelled", "deadline", "endpoint", "flags", "gone", "head", "id", "method", "run",
-        "unwanted_at", "waiters",
-    )  # fmt: skip
+    gone: Sequence[Peer] = ()
+    cancelled: set[Peer] | None = None
+    unwanted_at = float("inf")
+    run: Run | None = None
 
     def __init__(self, call: Call, head: bytes, body: bytes, peer: Peer, deadline: float, arrived: float) -> None:
         self.id = call.id
@@ -38,10 +42,6 @@ class HeldCall:
         self.deadline = deadline
         self.arrived = arrived
         self.waiters = [peer]
-        self.gone: list[Peer] = []
-        self.cancelled: set[Peer] | None = None
-        self.unwanted_at = float("inf")
-        self.run: Run | None = None
 
     def unwanted_since(self) -> float:
         """From when on nobody waits for the answer: cancelled by all, or past its deadline."""
@@ -58,10 +58,13 @@ class Run:
     the next Chunk, once a streamed answer has begun (the core's).
     """
 
-    __slots__ = (
-        "_ticket", "aborted", "calls", "deadline", "ended", "flow", "given", "last_deadline", "method", "other",
-        "started", "streams",
-    )  # fmt: skip
+    given = 0.0
+    started = 0.0
+    ended = 0.0
+    aborted = False
+    other = False
+    flow: Flow | None = None
+    streams = 0
 
     def __init__(self, calls: list[HeldCall]) -> None:
         first = calls[0]
@@ -69,19 +72,13 @@ class Run:
         self.method = first.method
         if len(calls) == 1:
             self.deadline = self.last_deadline = first.deadline
+            first.run = self
         else:
+            for call in calls:
+                call.run = self
             self.deadline = min([call.deadline for call in calls])
             self.last_deadline = max([call.deadline for call in calls])
-        self.given = 0.0
-        self.started = 0.0
-        self.ended = 0.0
-        self.aborted = False
-        self.other = False
-        self.flow: Flow | None = None
-        self.streams = 0
         self._ticket = [None]
-        for call in calls:
-            call.run = self
 
     def claim(self) -> bool:
         """True for the first who asks: the thread that is about to start the run, or the core that takes it back.

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from ..cores.gateway import Flight, GatewayCore
 from ..errors import Refusal
-from ..wire.messages import FLAG_DEFAULT_DEADLINE
 from .addresses import AddressCounts
 from .crowd import Crowd
 from .deadline import BadDeadline, read_budget_s
 from .head import RequestHead, encode_head
 from .limits import HttpLimits
+from .parsed_head import UNREAD, ParsedHead
 from .routes import Match
 
 if TYPE_CHECKING:
@@ -77,50 +77,24 @@ class HttpFront:
         try:
             self._submit(exchange)
         except Exception:
-            log.exception("%s %s could not be taken in", exchange.method, exchange.path)
+            log.exception("%s %s could not be taken in", exchange.head.method, exchange.head.path)
             exchange.refuse(Refusal(500, "the gateway failed at this request; its log says why"))
 
     def _submit(self, exchange: Exchange) -> None:
-        assert exchange.match is not None
-        endpoint, params = exchange.match
+        match = exchange.match
+        assert match is not None
+        head = exchange.head
         now = self.now()
-        special = exchange.special
-        shard = method = ""
-        budget = None
-        if special:
-            shard = special.get(b"x-serve-shard-key", b"").decode("latin-1")
-            method = special.get(b"x-serve-call-method", b"").decode("latin-1")
-        if b"slo_ms" in exchange.query or (special and b"x-request-timeout-seconds" in special):
-            try:
-                budget = read_budget_s(exchange.query, special.get(b"x-request-timeout-seconds"), self._wall())
-            except BadDeadline as error:
-                exchange.refuse(Refusal(400, str(error)))
+        budget_s = head.budget_s
+        if budget_s < 0.0:
+            budget_s = self._read_budget_s(exchange)
+            if budget_s < 0.0:
                 return
-            if budget is not None and budget <= 0.0:
-                query = exchange.query.decode("latin-1")[:200]
-                exchange.refuse(Refusal(504, f"the deadline had passed when the request arrived ({query})"))
-                return
-        head = encode_head(
-            RequestHead(
-                exchange.method,
-                exchange.path,
-                exchange.query,
-                exchange.headers,
-                params,
-                exchange.protocol.client_name,
-                self._scheme,
-            )
-        )
+        if head.match is not match:
+            self._encode(head, match, exchange.protocol.client_name)
+        body = exchange.take_body()
         opened = self.core.open(
-            endpoint,
-            head,
-            exchange.take_body(),
-            now + (self._default_timeout_s if budget is None else budget),
-            exchange,
-            now,
-            flags=exchange.flags | FLAG_DEFAULT_DEADLINE if budget is None else exchange.flags,
-            shard=shard,
-            method=method,
+            match[0], head.encoded, body, now + budget_s, exchange, now, head.flags, head.shard, head.call
         )
         if type(opened) is Refusal:
             exchange.refuse(opened)
@@ -128,9 +102,38 @@ class HttpFront:
             exchange.flight = opened
         self._poke()
 
+    def _read_budget_s(self, exchange: Exchange) -> float:
+        """Seconds from now; below zero where the request is refused because of it."""
+        head = exchange.head
+        stated = head.special.get(b"x-request-timeout-seconds")
+        if stated is None and b"slo_ms" not in head.query:
+            head.use_default(self._default_timeout_s)
+            return self._default_timeout_s
+        try:
+            budget_s = read_budget_s(head.query, stated, self._wall())
+        except BadDeadline as error:
+            exchange.refuse(Refusal(400, str(error)))
+            return UNREAD
+        if budget_s is None:
+            head.use_default(self._default_timeout_s)
+            return self._default_timeout_s
+        if budget_s <= 0.0:
+            query = head.query.decode("latin-1")[:200]
+            exchange.refuse(Refusal(504, f"the deadline had passed when the request arrived ({query})"))
+            return UNREAD
+        if b"absolute" not in head.query and b"%" not in head.query:
+            head.budget_s = budget_s
+        return budget_s
+
+    def _encode(self, head: ParsedHead, match: Match, client: str) -> None:
+        head.match = match
+        head.encoded = encode_head(
+            RequestHead(head.method, head.path, head.query, head.headers, match[1], client, self._scheme)
+        )
+
     def abandon(self, exchange: Exchange) -> None:
         """The client of a request under way has gone (what logs call 499)."""
-        log.debug("499 %s %s: the client has gone", exchange.method, exchange.path)
+        log.debug("499 %s %s: the client has gone", exchange.head.method, exchange.head.path)
         self.core.abandon(exchange.flight)
         self._poke()
 

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from ..errors import Refusal
 from ..security.tokens import Unauthorized
 from .exchange import Exchange
+from .parsed_head import ParsedHead, head_to_remember
 from .routes import NoMatch
 from .strict import BETWEEN, BODY, StrictProtocol
 
@@ -28,6 +29,9 @@ _LINGER_READING_S = 2.0
 _UNREAD_S = 0.02
 _PART_BYTES = 64
 """What a piece of a body takes besides its bytes: a body may come in very many."""
+
+_UNLIKE = 4
+"""After so many requests in a row that were not like the one before, the connection's heads are not remembered."""
 
 log = logging.getLogger("zserve.http")
 
@@ -42,6 +46,8 @@ class FabricProtocol(StrictProtocol):
         self.active: Exchange | None = None
         self._held = 0  # of a body that has not come to its end, what front.receiving_bytes has
         self._address = ""
+        self._known: ParsedHead | None = None  # of the last request, if one like it could be coming
+        self._unlike = 0  # how many in a row were not like the one before
         if self.client:
             self._address, count = front.addresses.enter(self.client[0])
             if count > limits.connections_per_address:
@@ -123,6 +129,53 @@ class FabricProtocol(StrictProtocol):
             log.warning("a streamed answer was cut off: nothing moved for %.0f s", idle_s)
             self.cut_off(hard=True)
 
+    # --- requests that are like the one before ----------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        idle = self.waiting_since is not None and self._phase == BETWEEN
+        known = self._known
+        if known is not None:
+            if idle and len(data) == known.whole and data.startswith(known.raw) and self._again(known, data):
+                return
+            self._known = None
+            self._unlike += 1
+        super().data_received(data)
+        if idle and self._phase == BETWEEN and self._unlike < _UNLIKE:
+            self._remember(data)
+
+    def _remember(self, data: bytes) -> None:
+        """*data* was one whole request, if all is as usual: the next one may be the same, but for the body."""
+        exchange: Any = self.cycle
+        if type(exchange) is not Exchange or exchange.response_complete or not exchange.keep_alive or self._closing:
+            return
+        head = exchange.head
+        head.raw = head_to_remember(head, data, exchange.size)
+        if head.raw:
+            head.whole = len(data)
+            self._known = head
+
+    def _again(self, known: ParsedHead, data: bytes) -> bool:
+        """A request that begins as the one before, and is as long; False where the parser has to see it."""
+        front = self.front
+        if front.draining or self._closing:
+            return False
+        exchange = Exchange(self, known)
+        try:
+            exchange.match = front.match(known.method, known.path, known.headers)
+        except (NoMatch, Unauthorized):
+            return False
+        size = len(data) - len(known.raw)
+        if size:
+            exchange.parts = [data[-size:]]
+            exchange.size = size
+        exchange.active = exchange.complete = True
+        self.active = exchange
+        self.cycle = exchange  # type: ignore[assignment]
+        self.waiting_since = None
+        self._unlike = 0
+        front.submit(exchange)
+        return True
+
     # --- parser callbacks -------------------------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
@@ -159,7 +212,7 @@ class FabricProtocol(StrictProtocol):
         if "%" in path or not path.isascii():
             path = urllib.parse.unquote(path, errors="replace")
         keep_alive = not old and parser.should_keep_alive() and not front.draining
-        exchange = Exchange(self, method, path, query, headers, special, keep_alive, old)
+        exchange = Exchange(self, ParsedHead(method, path, query, headers, special, old), keep_alive)
         self.waiting_since = None
         try:
             exchange.match = front.match(method, path, headers)
@@ -195,10 +248,13 @@ class FabricProtocol(StrictProtocol):
             return
         if exchange.refusal is not None or exchange.response_complete:
             return
-        exchange.parts.append(body)
+        if exchange.parts:
+            exchange.parts.append(body)
+        else:
+            exchange.parts = [body]
         exchange.size += len(body)
         if exchange.size > self._limits.body_bytes:
-            exchange.parts = []
+            exchange.parts = ()
             exchange.refuse(_too_large(self._limits.body_bytes))
 
     def _count_body(self) -> None:
@@ -210,7 +266,7 @@ class FabricProtocol(StrictProtocol):
         front.receiving_bytes += held - self._held
         self._held = held
         if held and front.full:
-            exchange.parts = []
+            exchange.parts = ()
             self._release()
             reason = f"the gateway holds {front.limits.held_bytes} bytes of request bodies, its limit"
             exchange.refuse(Refusal(429, reason, 1.0))
@@ -262,8 +318,12 @@ class FabricProtocol(StrictProtocol):
             else:
                 self._close_after_reading()
             return
-        if not transport.is_closing():
+        if transport.is_closing():
+            return
+        if self.pipeline or self.flow.read_paused:
             self._next_turn()
+        else:
+            self.waiting_since = self.front.now()
 
     def on_response_complete(self) -> None:
         """The same for uvicorn's cycles, which close the connection themselves."""

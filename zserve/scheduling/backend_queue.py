@@ -310,8 +310,9 @@ class BackendQueue:
                 self._batch_done(member, entry.batch, now, run_s, waited_s)
         else:
             took = now - entry.sent_at
-            member.finished(took, ok, now)
             self._skip -= 1
+            if self._skip < 0 or len(self._members) > 1 or not ok or member.failing:
+                member.finished(took, ok, now)  # of one alone, nobody asks how it compares
             if self._skip < 0:
                 self._sample(entry.depth, took, run_s, ok, now)
         if entry.deadline < now:
@@ -386,36 +387,48 @@ class BackendQueue:
         if not self._fleet.ready:
             return []
         out: list[Dispatch] = []
-        heap, fleet, times, former = self._heap, self._fleet, self._times, self._former
-        queued, choose = self._queued, fleet.choose
-        certain = not times.seen or self._admission.idle_and_unsure(now)
-        # Whoever has until then is in time on any replica.
-        sure = now + times.bound(fleet.in_flight + heap.live) + self._admission.margin_s
-        while heap.live:
-            replica = choose()
-            if replica is None:
+        heap, fleet, times, former, admission = self._heap, self._fleet, self._times, self._former, self._admission
+        queued, ready = self._queued, fleet.ready
+        certain = not times.seen or admission.idle_and_unsure(now)
+        # Whoever has until *far*, or else until *sure*, is in time on any replica.
+        far = now + admission.far_s if now <= admission.far_until else NO_DEADLINE
+        sure = -1.0
+        while heap.live and ready:
+            if len(ready) == 1:
+                replica = ready[0]
+                taken = heap.take(replica.limit - replica.sent, now)
+            else:
+                replica = fleet.choose() or ready[0]
+                taken = heap.take(1, now)
+            if not taken:
                 break
-            entry = heap.pop(now)
-            if entry is None:
-                break
-            depth = len(replica.held) + 1
-            if entry.deadline < sure and not certain and former.hopeless(entry, now, depth):
-                former.refused.append(entry)
-                continue
-            del queued[entry.id]
-            entry.state = IN_FLIGHT
-            entry.replica = replica.peer
-            entry.sent_at = now
-            entry.depth = depth
-            self._batch_no = entry.batch = self._batch_no + 1
-            if self._ghosts:
-                self._forget_ghost(replica, entry.id, now)
-            replica.held[entry.id] = entry
-            fleet.spend(replica, 1)
-            out.append(Dispatch(replica.peer, entry.batch, [entry]))
+            held, peer = replica.held, replica.peer
+            before = len(out)
+            for entry in taken:
+                depth = len(held) + 1
+                deadline = entry.deadline
+                if deadline < far and not certain:
+                    if sure < 0.0:
+                        sure = now + times.bound(fleet.in_flight + heap.live + len(taken)) + admission.margin_s
+                    if deadline < sure and former.hopeless(entry, now, depth):
+                        former.refused.append(entry)
+                        continue
+                key = entry.id
+                del queued[key]
+                entry.state = IN_FLIGHT
+                entry.replica = peer
+                entry.sent_at = now
+                entry.depth = depth
+                self._batch_no = entry.batch = self._batch_no + 1
+                if self._ghosts:
+                    self._forget_ghost(replica, key, now)
+                held[key] = entry
+                out.append(Dispatch(peer, entry.batch, [entry]))
+            if len(out) > before:
+                fleet.spend(replica, len(out) - before)
         if out:
             self._sizes[1] = self._sizes.get(1, 0) + len(out)
-            self._admission.touched()
+            admission.touched()
         return out
 
     def _dispatch_batches(self, now: float) -> list[Dispatch]:
