@@ -56,6 +56,9 @@ class Channel:
     *forwards*, for a ROUTER: large bodies are only passed on, so they are given as ``zmq.Frame``, whose bytes ZeroMQ
     sends again as they lie there.  All else is bytes.
 
+    *on_read* is called when there is no more to read for now, if there was something: what the frames have led to can
+    leave then, without another round of the event loop.
+
     *on_held_failed* is called with the routing id (b"" where there is only one peer) when what was held could not be
     delivered after all.
     """
@@ -67,6 +70,7 @@ class Channel:
         on_frames: Callable[[list[bytes]], None],
         on_held_failed: Callable[[bytes], None] | None = None,
         *,
+        on_read: Callable[[], None] | None = None,
         forwards: bool = False,
     ) -> None:
         self.missed_wakeups = 0
@@ -77,6 +81,7 @@ class Channel:
         self._socket = socket
         self._on_frames = on_frames
         self._on_held_failed = on_held_failed
+        self._on_read = on_read
         self._forwards = forwards
         self._held: deque[tuple[bytes, Sequence[bytes]]] = deque()
         fd: Any = socket.getsockopt(zmq.FD)
@@ -205,6 +210,8 @@ class Channel:
             raise
         finally:
             self.received += count
+            if count and self._on_read is not None:
+                self._on_read()
 
     def watch(self) -> None:
         """The watchdog: whoever is right, nothing stays unread or unsent for longer than two of its periods.

@@ -45,6 +45,7 @@ class Dial:
         peer: bytes,
         *,
         on_frames: Callable[[list[bytes]], None],
+        on_read: Callable[[], None],
         on_publication: Callable[[list[bytes]], None],
         on_connected: Callable[[], None],
         on_disconnected: Callable[[], None],
@@ -76,7 +77,7 @@ class Dial:
             raise
         self._monitored = socket
         monitors[0].setsockopt(zmq.LINGER, 0)
-        self.channel = Channel(loop, socket, on_frames)
+        self.channel = Channel(loop, socket, on_frames, on_read=on_read)
         self._monitor = Channel(loop, monitors[0], self._on_event)
         self._subscription: Channel | None = None
         self._connected = False

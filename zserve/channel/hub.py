@@ -36,6 +36,8 @@ log = logging.getLogger("zserve.hub")
 
 _WATCH_EVERY_S = 0.1
 _GOODBYE_LINGER_MS = 500
+_FEW = 4
+"""So many messages in one reading of a socket do not show that there is a crowd."""
 
 
 class Hub(Shell):
@@ -79,6 +81,8 @@ class Hub(Shell):
         self._beside: dict[bytes, Hub] = {}
         self._socket_numbers = itertools.count(random.getrandbits(31))
         self._turn_due = False
+        self._reading = False
+        self._parcels = 0  # of the messages that are being read
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._watch_timer: asyncio.TimerHandle | None = None
@@ -104,7 +108,9 @@ class Hub(Shell):
             on_frames: Callable[[list[bytes]], None] = self._on_router_frames
             if gate is not None and isinstance(socket, KeyedSocket):
                 on_frames = functools.partial(gate.on_router_frames, socket)
-            self._router = Channel(self._loop, socket, on_frames, self._on_unreachable, forwards=self._forwards)
+            self._router = Channel(
+                self._loop, socket, on_frames, self._on_unreachable, on_read=self._on_read, forwards=self._forwards
+            )
             self.info.address = self._advertise or self.address
         if self._publish_to is not None:
             pair = gate.pair_to_bind(self._context, self._publish_to) if gate is not None else None
@@ -148,7 +154,8 @@ class Hub(Shell):
         """The core was told something from outside the hub: send its outbox and set its timer, this turn."""
         if not self._turn_due and not self._stopped:
             self._turn_due = True
-            self._loop.call_soon(self._turn)
+            if not self._reading:
+                self._loop.call_soon(self._turn_if_due)
 
     def link_beside(self, router: Hub) -> None:
         """Link with *router*, a hub on the same event loop, in memory: nothing is encoded, nothing goes through a
@@ -203,6 +210,21 @@ class Hub(Shell):
         }
 
     # --- one turn ---------------------------------------------------------------------------------------------------
+
+    def _turn_if_due(self) -> None:
+        if self._turn_due:
+            self._turn()
+
+    def _on_read(self) -> None:
+        """All that a socket had is with the core, so what it leads to can leave: at once where it was little, a round
+        of the event loop later where it was much, because then more is about to come, and leaves with it."""
+        self._reading = False
+        many, self._parcels = self._parcels > _FEW, 0
+        if self._turn_due:
+            if many:
+                self._loop.call_soon(self._turn_if_due)
+            else:
+                self._turn()
 
     def _turn(self) -> None:
         self._turn_due = False
@@ -308,9 +330,10 @@ class Hub(Shell):
         except WireError as error:
             self._reject(peer, error)
             return
+        self._reading = True
+        self._turn_due = True
+        self._parcels += len(parcels)
         self.links.received(peer, parcels, time.monotonic())
-        if not self._turn_due:
-            self.poke()
 
     def _on_publication(self, peer: bytes, frames: list[bytes]) -> None:
         try:
@@ -353,6 +376,7 @@ class Hub(Shell):
                 address,
                 peer,
                 on_frames=on_frames,
+                on_read=self._on_read,
                 on_publication=functools.partial(self._on_publication, peer),
                 on_connected=functools.partial(self._on_connected, peer),
                 on_disconnected=functools.partial(self._on_disconnected, peer),
