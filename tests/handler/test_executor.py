@@ -312,3 +312,28 @@ async def test_ten_thousand_runs_through_the_bridge_lose_none() -> None:
     await bridge.wait(sent)
     assert len({run for run, _ in bridge.ended}) == sent == 9870
     bridge.executor.close()
+
+
+@on_loop
+async def test_batches_that_wait_are_prepared_and_those_that_do_not_are_not() -> None:
+    gate = threading.Event()
+
+    def count(requests: list[Any]) -> list[str]:
+        gate.wait(10)
+        return [str(request.json["n"]) for request in requests]
+
+    count.__zserve_accept_batch__ = True  # type: ignore[attr-defined]
+    bridge = Bridge(count)
+    bridge.executor._handler.warm()
+    headers = [(b"content-type", b"application/json")]
+    gate.set()
+    runs = [run_of(*[held(b'{"n": %d}' % n, headers=headers) for n in range(2)]) for _ in range(3)]
+    bridge.executor.submit(runs[:1])
+    await bridge.wait(1)
+    assert runs[0].calls[0].request is None
+    gate.clear()
+    bridge.executor.submit(runs[1:])
+    assert runs[1].calls[0].request is None, "its thread is free"
+    assert runs[2].calls[1].request is not None
+    gate.set()
+    assert await bridge.wait(3) == ["0", "0", "0"]

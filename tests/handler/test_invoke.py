@@ -447,3 +447,45 @@ def test_dicts_of_a_batch_are_encoded_alike_in_one_go_and_one_by_one() -> None:
         answers = Handler(double, "b").run([held() for _ in range(size)])
         assert [answer[0] for answer in answers] == wanted
         assert [answer[3] for answer in answers[:2]] == [b'{"a":0.5}', b'{"3":null}'][:size]
+
+
+# --- ahead of a batch -------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_waits_is_parsed_ahead_when_the_one_before_was_read_as_json() -> None:
+    seen: list[Any] = []
+
+    def double(requests: list[Any]) -> list[Any]:
+        seen.extend(requests)
+        return [{"double": 2 * request.json["n"]} for request in requests]
+
+    handler = Handler(batched(double), "b")
+    handler.warm()
+    json = {"headers": [(b"content-type", b"application/json")]}
+
+    def batch(*bodies: bytes) -> list[Any]:
+        return [held(body, **json) for body in bodies]
+
+    first = batch(b'{"n": 1}', b'{"n": 2}')
+    handler.prepare(first)
+    assert [call.request for call in first] == [None, None], "nobody has asked for JSON yet"
+    handler.run(first)
+    second = batch(b'{"n": 3}', b"{", b'{"n": 5}', b"[" + b"0," * 40_000 + b"0]")
+    handler.prepare(second)
+    made = [call.request for call in second]
+    assert made[3] is None, "large bodies are not parsed on the loop"
+    assert [request.asked_for_json for request in made[:3]] == [False] * 3
+    assert text_of(handler.run(second[:1])[0]) == '{"double":6}'
+    assert seen[2] is made[0]
+    assert text_of(handler.run(second[2:3])[0]) == '{"double":10}'
+    assert handler.run(second[1:2])[0][0] == 400, "the one that is malformed fails as it always does"
+
+
+def test_a_batch_that_does_not_read_json_is_not_parsed_ahead() -> None:
+    handler = Handler(batched(lambda requests: [request.data for request in requests]), "b")
+    handler.warm()
+    headers = [(b"content-type", b"application/json")]
+    handler.run([held(b"{}", headers=headers), held(b"{}", headers=headers)])
+    calls = [held(b"{}", headers=headers)]
+    handler.prepare(calls)
+    assert calls[0].request is None

@@ -177,3 +177,28 @@ def test_no_text_and_no_query_looks_like_a_declaration_of_json(text: str, query:
     sly = text + declared.decode("utf-8", errors="replace") + declared.decode("latin-1")
     with pytest.raises(UnsupportedMediaType):
         _ = request(b"{}", path=sly, params={"name": sly}, query=query).json
+
+
+def test_a_body_that_was_parsed_ahead_is_what_the_handler_gets() -> None:
+    ahead = request(b'{"n": 1}', JSON)
+    ahead.look_ahead()
+    assert not ahead.asked_for_json
+    assert ahead.json == {"n": 1}
+    assert ahead.asked_for_json
+    assert ahead.json is ahead.json is ahead.get_json()
+    other = request(b'{"n": 1}', JSON)
+    other.look_ahead()
+    assert other.get_json() == {"n": 1}
+    assert other.data == b'{"n": 1}'
+
+
+def test_what_cannot_be_parsed_ahead_fails_where_it_is_read() -> None:
+    malformed, plain = request(b"{", JSON), request(b'{"n": 1}')
+    for ahead in (malformed, plain):
+        ahead.look_ahead()
+        assert not ahead.asked_for_json
+    with pytest.raises(BadRequest):
+        _ = malformed.json
+    with pytest.raises(UnsupportedMediaType):
+        _ = plain.json
+    assert plain.get_json(force=True) == {"n": 1}

@@ -85,6 +85,8 @@ class Executor:
             self._with_threads += 1
             if self._started < self._limit and self._started < self._with_threads:
                 self._start_thread()
+            if self._with_threads > self._started and len(run.calls) > 1:  # it waits
+                self._handler.prepare(run.calls)
             put(run)
 
     def call(self, job: Callable[[], None]) -> None:

@@ -41,6 +41,7 @@ class ServeRequest(Request):
 
     _head: RequestHead | None = None
     _json: Any = _UNREAD
+    _ahead: Any = _UNREAD
 
     def __init__(self, head: bytes, body: bytes) -> None:
         self._raw_head = head
@@ -84,6 +85,19 @@ class ServeRequest(Request):
         """The body."""
         return self._body
 
+    def look_ahead(self) -> None:
+        """Parse the body now, if it is the usual JSON, because the handler is going to ask for that."""
+        if _JSON_DECLARED in self._raw_head:
+            try:
+                self._ahead = orjson.loads(self._body)
+            except orjson.JSONDecodeError:
+                pass  # whoever asks is told
+
+    @property
+    def asked_for_json(self) -> bool:
+        """Whether the handler has read the body as JSON."""
+        return self._json is not _UNREAD
+
     @property
     def is_json(self) -> bool:
         content_type = self._content_type()
@@ -101,6 +115,9 @@ class ServeRequest(Request):
     @property
     def json(self) -> Any:
         """The body as JSON; 415 when it is not declared as such, 400 when it is malformed."""
+        if self._ahead is not _UNREAD:
+            self._json, self._ahead = self._ahead, _UNREAD
+            return self._json
         if _JSON_DECLARED in self._raw_head and self._json is _UNREAD:
             try:
                 value = self._json = orjson.loads(self._body)
@@ -113,6 +130,8 @@ class ServeRequest(Request):
         """As werkzeug's: *force* ignores the content type, *silent* gives None instead of raising."""
         if self._json is not _UNREAD and cache:
             return self._json
+        if self._ahead is not _UNREAD and cache:
+            return self.json
         if not (force or self.is_json):
             return None if silent else self.on_json_loading_failed(None)
         try:

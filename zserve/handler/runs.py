@@ -9,6 +9,7 @@ given to the executor is started or taken back is decided by :meth:`Run.claim`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..channel.outbox import Peer
 from ..wire.messages import Call
@@ -24,8 +25,12 @@ class HeldCall:
     gone: links that sent it and have ended since.
     deadline: seconds on the node's clock, infinity for none.  unwanted_at: since when nobody has waited for it.
 
+    request: what the handler is going to be given, if that was made ahead.
+
     What few calls ever change stands in the class.
     """
+
+    request: Any = None
 
     gone: Sequence[Peer] = ()
     cancelled: set[Peer] | None = None
