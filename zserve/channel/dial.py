@@ -16,12 +16,13 @@ from zmq.utils.monitor import parse_monitor_message
 from ..errors import ServeError
 from ..security.keys import KeyPair
 from .channel import Channel
-from .sockets import dial_publisher, dial_router
+from .sockets import dial_publisher, dial_router, widen
 
 __all__ = ["Dial"]
 
 _EVENTS = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    zmq.EVENT_CONNECTED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -96,8 +97,11 @@ class Dial:
         return channels
 
     def _on_event(self, frames: list[bytes]) -> None:
-        event = parse_monitor_message(frames)["event"]
-        if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+        news = parse_monitor_message(frames)
+        event = news["event"]
+        if event == zmq.EVENT_CONNECTED:
+            widen(news["value"])
+        elif event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._connected = True
             self._on_connected()
         elif event == zmq.EVENT_DISCONNECTED:

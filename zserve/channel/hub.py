@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from ..errors import ServeError
 from ..security.identity import Security
@@ -28,7 +29,7 @@ from .gate import Gate
 from .links import Links
 from .processes import pid_space, process_state
 from .shell import HubCore, Shell
-from .sockets import KeyedSocket, bind_publisher, bind_router, prepare_large_frames
+from .sockets import KeyedSocket, bind_publisher, bind_router, prepare_large_frames, widen
 
 __all__ = ["Hub"]
 
@@ -79,6 +80,8 @@ class Hub(Shell):
         self._loop = asyncio.get_running_loop()
         self._context: zmq.Context[Any] = zmq.Context()
         self._router: Channel | None = None
+        self._bound: zmq.Socket[bytes] | None = None
+        self._accepted: Channel | None = None  # the news of it
         self._publisher: Channel | None = None
         self._dials: dict[bytes, Dial] = {}
         self._beside: dict[bytes, Hub] = {}
@@ -116,6 +119,9 @@ class Hub(Shell):
             self._router = Channel(
                 self._loop, socket, on_frames, self._on_unreachable, on_read=self._on_read, forwards=self._forwards
             )
+            self._bound = socket
+            if self._bind_to.startswith("ipc://"):
+                self._accepted = Channel(self._loop, socket.get_monitor_socket(zmq.EVENT_ACCEPTED), _on_accepted)
             self.info.address = self._advertise or self.address
         if self._publish_to is not None:
             pair = gate.pair_to_bind(self._context, self._publish_to) if gate is not None else None
@@ -144,6 +150,9 @@ class Hub(Shell):
             self._gate.close()
         for dial in self._dials.values():
             dial.close(_GOODBYE_LINGER_MS)
+        if self._accepted is not None and self._bound is not None:
+            self._bound.disable_monitor()
+            self._accepted.close()
         for channel in (self._router, self._publisher):
             if channel is not None:
                 channel.close(_GOODBYE_LINGER_MS)
@@ -329,7 +338,8 @@ class Hub(Shell):
         self._watch_timer = self._loop.call_later(_WATCH_EVERY_S, self._watch)
 
     def _channels(self) -> list[Channel]:
-        channels = [channel for channel in (self._router, self._publisher) if channel is not None]
+        own = (self._router, self._accepted, self._publisher)
+        channels = [channel for channel in own if channel is not None]
         for dial in self._dials.values():
             channels.extend(dial.channels())
         return channels
@@ -476,6 +486,10 @@ class Hub(Shell):
             if self._attempts.failed(dial.address, ways):
                 log.error("no link with the router at %s: %s; still trying", dial.address, reason)
         return self._attempts.pause_s(dial.address, ways)
+
+
+def _on_accepted(frames: list[bytes]) -> None:
+    widen(parse_monitor_message(frames)["value"])
 
 
 def _ignore(_frames: list[bytes]) -> None:

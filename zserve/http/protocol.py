@@ -17,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ..errors import Refusal
 from ..security.tokens import Unauthorized
+from ..wire.codec import LARGE
+from .body import BodyReader
 from .exchange import Exchange
 from .parsed_head import ParsedHead, head_to_remember
 from .routes import NoMatch
@@ -30,6 +32,8 @@ _UNREAD_S = 0.02
 _PART_BYTES = 64
 """What a piece of a body takes besides its bytes: a body may come in very many."""
 
+_AT_SPEED = 16_384
+"""A client that has sent so much of a large body is worth some memory for the rest."""
 _UNLIKE = 4
 """After so many requests in a row that were not like the one before, the connection's heads are not remembered."""
 
@@ -48,6 +52,8 @@ class FabricProtocol(StrictProtocol):
         self._address = ""
         self._known: ParsedHead | None = None  # of the last request, if one like it could be coming
         self._unlike = 0  # how many in a row were not like the one before
+        self._body_left = 0  # bytes to come of a body that goes past the parser
+        self._reader: BodyReader | None = None  # of such a body, if it has the connection
         if self.client:
             self._address, count = front.addresses.enter(self.client[0])
             if count > limits.connections_per_address:
@@ -65,6 +71,7 @@ class FabricProtocol(StrictProtocol):
         if self._address:
             self.front.addresses.leave(self._address)
         self._release()
+        self._reader = None
         if self.active is not None:
             self.active.drop()  # the newest one, uvicorn's cycle, may be waiting behind it
         waiting: Any = self.pipeline
@@ -132,6 +139,10 @@ class FabricProtocol(StrictProtocol):
     # --- requests that are like the one before ----------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
+        if self._body_left:
+            data = self._take_part(data)
+            if not data:
+                return
         idle = self.waiting_since is not None and self._phase == BETWEEN
         known = self._known
         if known is not None:
@@ -140,7 +151,9 @@ class FabricProtocol(StrictProtocol):
             self._known = None
             self._unlike += 1
         super().data_received(data)
-        if idle and self._phase == BETWEEN and self._unlike < _UNLIKE:
+        if self._phase == BODY:
+            self._leave_parser()
+        elif idle and self._phase == BETWEEN and self._unlike < _UNLIKE:
             self._remember(data)
 
     def _remember(self, data: bytes) -> None:
@@ -175,6 +188,78 @@ class FabricProtocol(StrictProtocol):
         self._unlike = 0
         front.submit(exchange)
         return True
+
+    # --- large bodies -----------------------------------------------------------------------------------------------
+
+    def _leave_parser(self) -> None:
+        """The rest of a large body of known length need not go through the parser, which would copy it; where much has
+        come already, a reader takes it from the socket."""
+        exchange: Any = self.cycle
+        if type(exchange) is not Exchange or exchange.refusal is not None or self._closing:
+            return
+        special = exchange.head.special
+        length = special.get(b"content-length") if special else None
+        if length is None or exchange.head.is_chunked or self.parser.should_upgrade():
+            return
+        left = int(length) - exchange.size
+        if left < LARGE:
+            return
+        self._body_left = left
+        if exchange.size >= _AT_SPEED and self.scheme == "http":  # TLS has buffers of its own in between
+            reader = BodyReader(self, exchange.parts, left)
+            try:
+                self.transport.set_protocol(reader)
+            except NotImplementedError:
+                return
+            exchange.parts = ()
+            self._body_left = 0
+            self._reader = reader
+            self._count_body()
+            self._look_after_reader(exchange)
+
+    def body_came(self, reader: BodyReader, count: int) -> None:
+        """*reader* has got the next *count* bytes."""
+        exchange: Any = self.cycle
+        exchange.size += count
+        self._received = count
+        if not reader.left and not self._closing and exchange.refusal is None:
+            self._reader = None
+            self.transport.set_protocol(self)
+            exchange.parts = [reader.body()]
+            self.parser = self._new_parser()  # the one before still waits for this body
+            self.on_message_complete()
+            return
+        if reader.left and not self._closing:
+            self._in_parts()
+        self._look_after_reader(exchange)
+
+    def _look_after_reader(self, exchange: Exchange) -> None:
+        """What is read of a request that has been refused is thrown away, here."""
+        if self._closing or exchange.refusal is not None or exchange.response_complete:
+            self._reader = None
+            self.transport.set_protocol(self)
+
+    def _ignore_upgrade(self, special: dict[bytes, bytes]) -> None:
+        """The client offers to go on in another protocol, which nobody here speaks, so the request is like any other
+        (RFC 9110, 7.8).  The parser takes what follows for that protocol; but it is the body."""
+        self._body_left = int(special.get(b"content-length", b"0"))
+
+    def _take_part(self, data: bytes) -> bytes:
+        """The next part of a body whose end is known.  What comes behind that end is returned."""
+        if self._closing:
+            return b""
+        part, rest = data, b""
+        if len(data) > self._body_left:
+            part, rest = data[: self._body_left], data[self._body_left :]
+        self._body_left -= len(part)
+        self._received = len(part)
+        self.on_body(part)
+        if self._body_left:
+            self._in_parts()
+        else:
+            self.parser = self._new_parser()  # the one before still waits for this body
+            self.on_message_complete()
+        return rest
 
     # --- parser callbacks -------------------------------------------------------------------------------------------
 
@@ -235,6 +320,8 @@ class FabricProtocol(StrictProtocol):
             if length is not None and int(length) > limits.body_bytes:
                 exchange.refuse(_too_large(limits.body_bytes))
         self.cycle = exchange  # type: ignore[assignment]
+        if special and parser.should_upgrade():
+            self._ignore_upgrade(special)
         if first:
             exchange.start()
         else:
@@ -262,7 +349,9 @@ class FabricProtocol(StrictProtocol):
         if type(exchange) is not Exchange:
             return
         front = self.front
-        held = 0 if exchange.refusal is not None else exchange.size + _PART_BYTES * len(exchange.parts)
+        held = exchange.size + _PART_BYTES * len(exchange.parts) if self._reader is None else self._reader.held
+        if exchange.refusal is not None:
+            held = 0
         front.receiving_bytes += held - self._held
         self._held = held
         if held and front.full:
@@ -276,6 +365,8 @@ class FabricProtocol(StrictProtocol):
         self._held = 0
 
     def on_message_complete(self) -> None:
+        if self._body_left:
+            return  # the parser thinks so, see _ignore_upgrade
         self._phase = BETWEEN
         if self._held:
             self._release()

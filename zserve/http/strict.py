@@ -9,6 +9,7 @@ parts.
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import logging
 import re
@@ -74,6 +75,13 @@ class StrictProtocol(HttpToolsProtocol):
         self.waiting_since: float | None = front.now()
         """Since when the connection has been idle, between two requests."""
         self.client_name = f"{self.client[0]}:{self.client[1]}" if self.client else ""
+
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        """As uvicorn sets it up."""
+        parser = httptools.HttpRequestParser(self)
+        with contextlib.suppress(AttributeError):  # httptools before 0.6.3
+            parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -233,6 +241,8 @@ class StrictProtocol(HttpToolsProtocol):
             self._reject(400, "HTTP/1.0 has no Transfer-Encoding")
         if given != [b"chunked"]:
             self._reject(501, "the only Transfer-Encoding understood is chunked")
+        if self.parser.should_upgrade():  # the parser would take the chunks for the other protocol
+            self._reject(501, "a chunked body with an offer to upgrade is not understood: leave out the Upgrade header")
         self.headers = []
         self._special = {}
 
