@@ -219,3 +219,20 @@ def test_batchable_by_function_class_call_or_base():
     assert is_batchable(Whole)
     assert is_batchable(OnCall)
     assert is_batchable(Derived)
+
+
+def test_code_that_goes_by_value_keeps_the_name_of_its_file_for_tracebacks(code_dir):
+    def outer(request):
+        def inner():
+            raise LookupError("in there")
+
+        return inner()
+
+    name = CodeNamer(code_dir).name(outer)
+    target = load(name.code, None, str(code_dir)).target
+    assert target.__code__.co_filename == __file__
+    with pytest.raises(LookupError, match="in there") as caught:
+        target(None)
+    frames = caught.traceback
+    assert {str(frame.path) for frame in frames} == {__file__}
+    assert str(frames[-1].statement).strip() == 'raise LookupError("in there")'

@@ -10,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import importlib.machinery
 import inspect
+import io
 import math
 import os
 import sys
 import tempfile
 import threading
+import types
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,7 +190,7 @@ def _dump(content: Any, target: Any, label: str, *, by_value: bool) -> bytes:
         if registered:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return bytes(cloudpickle.dumps(content))
+            return _pickled(content)
         except Exception as error:
             raise ServeError(
                 f"{label!r} cannot be handed to a replica process ({type(error).__name__}: {error}); make what it "
@@ -196,6 +199,25 @@ def _dump(content: Any, target: Any, label: str, *, by_value: bool) -> bytes:
         finally:
             if registered:
                 cloudpickle.unregister_pickle_by_value(module)
+
+
+def _pickled(content: Any) -> bytes:
+    """As ``cloudpickle.dumps``, but code keeps the name of its file: from 3.1.3 on it has "<dynamic-code>" in place of
+    that, and the traceback of a handler that fails would not show a line of it."""
+    import cloudpickle
+
+    reducers = cloudpickle.CloudPickler.dispatch_table
+
+    def reduce_code(code: types.CodeType) -> tuple[Any, tuple[Any, ...]]:
+        make, arguments = reducers[types.CodeType](code)
+        return make, tuple(code.co_filename if one == "<dynamic-code>" else one for one in arguments)
+
+    class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+        dispatch_table = ChainMap({types.CodeType: reduce_code}, reducers)
+
+    file = io.BytesIO()
+    Pickler(file).dump(content)
+    return file.getvalue()
 
 
 def _version(code: str, target: Any) -> str:
