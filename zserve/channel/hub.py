@@ -89,7 +89,7 @@ class Hub(Shell):
         self._turn_due = False
         self._waiting = 0  # messages to send, at the last look
         self._rounds = 0  # of the event loop that they have waited for more
-        self._reading = False
+        self._inside = False  # the core is being told something, or its effects are being taken: a turn comes anyway
         self._parcels = 0  # of the messages that are being read
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -100,7 +100,7 @@ class Hub(Shell):
         if security is not None:
             self._gate = Gate(security, self.links, self._loop, self._reject, self.poke)
         self._attempts = Attempts(random.Random())
-        core.out.on_wake(self.poke)
+        core.out.on_wake(self._on_wake)
         core.out.on_flush(self._send_chunk)
 
     # --- start and stop ---------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Hub(Shell):
         """The core was told something from outside the hub: send its outbox and set its timer, this turn."""
         if not self._turn_due and not self._stopped:
             self._turn_due = True
-            if not self._reading:
+            if not self._inside:
                 self._loop.call_soon(self._turn_if_due)
 
     def link_beside(self, router: Hub) -> None:
@@ -238,10 +238,15 @@ class Hub(Shell):
         else:
             self._turn()
 
+    def _on_wake(self) -> None:
+        """The core has something to send."""
+        if not self._inside:
+            self.poke()
+
     def _on_read(self) -> None:
         """All that a socket had is with the core, so what it leads to can leave: at once where it was little, a round
         of the event loop later where it was much, because then more is about to come, and leaves with it."""
-        self._reading = False
+        self._inside = False
         many, self._parcels = self._parcels > _FEW, 0
         if self._turn_due:
             if many:
@@ -254,8 +259,13 @@ class Hub(Shell):
         self._waiting = self._rounds = 0
         if self._stopped:
             return
-        self._take_effects()
-        self._turn_due = False
+        self._inside = True
+        try:
+            self._take_effects()
+        finally:
+            self._inside = False
+            if self._turn_due:  # somebody has poked meanwhile
+                self._loop.call_soon(self._turn_if_due)
         self._set_timer()
 
     def _ended(self) -> bool:
@@ -355,7 +365,7 @@ class Hub(Shell):
         except WireError as error:
             self._reject(peer, error)
             return
-        self._reading = True
+        self._inside = True
         self._turn_due = True
         self._parcels += len(parcels)
         self.links.received(peer, parcels, time.monotonic())
