@@ -29,6 +29,7 @@ _HEADER_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _HEADER_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _OWN_HEADERS = frozenset((b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"upgrade", b"date"))
 _LARGE = 65_536
+_TIMING = b"server-timing: queue;dur=%.2f, batch;dur=%.2f, run;dur=%.2f\r\n"  # milliseconds
 _PREFIXES: dict[tuple[int, int], bytes] = {}
 
 
@@ -45,7 +46,8 @@ def _prefix(status: int, kind: int) -> bytes:
 
 _USUAL = [
     _prefix(200, kind).replace(b"%", b"%%")
-    + b"%sx-request-id: %s\r\nserver-timing: queue;dur=%.2f, batch;dur=%.2f, run;dur=%.2f\r\n"
+    + b"%sx-request-id: %s\r\n"
+    + _TIMING
     + b"content-length: %d\r\n\r\n%s"
     for kind in range(len(CONTENT_TYPES))
 ]
@@ -153,11 +155,7 @@ class Exchange:
             headers.append((b"retry-after", b"%d" % max(1, -(-result.retry_after_us // 1_000_000))))
         if result.origin and body and kind == KIND_TEXT and not body.endswith(b"\n"):
             body += b"\n"
-        timing = b"server-timing: queue;dur=%.2f, batch;dur=%.2f, run;dur=%.2f\r\n" % (
-            result.queue_us * 0.001,
-            result.batch_us * 0.001,
-            result.run_us * 0.001,
-        )
+        timing = _TIMING % (result.queue_us * 0.001, result.batch_us * 0.001, result.run_us * 0.001)
         self._write(status, kind, headers, body, timing, result.streams)
 
     def _answer_as_usual(self, result: Result, body: bytes) -> None:
