@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
 
+from zserve.channel.loop import Loop
 from zserve.cores.replica import ReplicaCore
 from zserve.handler.executor import Executor
 from zserve.handler.invoke import Handler
@@ -27,7 +27,7 @@ class HealthChecks:
         self,
         handler: Handler,
         executor: Executor,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         core: ReplicaCore,
         on_ill: Callable[[str], None],
     ) -> None:

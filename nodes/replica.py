@@ -254,7 +254,8 @@ class _Replica:
     # --- serving ----------------------------------------------------------------------------------------------------
 
     async def _serve(self, handler: Handler) -> None:
-        from zserve.channel.hub import Hub
+        from zserve.channel.lending import LendingHub
+        from zserve.channel.loop import SharedLoop
         from zserve.cores.replica import ReplicaCore
         from zserve.handler.executor import Executor
         from zserve.registry.sync import ConfigSync
@@ -263,6 +264,7 @@ class _Replica:
         from zserve.wire.messages import NodeInfo
 
         from .health import HealthChecks
+        from .lead import Lead
 
         spec = self._spec
         info = NodeInfo(
@@ -287,27 +289,35 @@ class _Replica:
             stuck_after_s=spec.stuck_after_s,
             sync=ConfigSync(info, time_of_day.earliest_ms, latest_ms=time_of_day.latest_ms),
         )
-        self._executor = executor = Executor(handler, self._loop, self._on_done, self._on_exit, threads=core.threads)
+        self._lock = lock = threading.RLock()
+        self._executor = executor = Executor(
+            handler, self._loop, self._on_done, self._on_exit, threads=core.threads, lock=lock
+        )
         self._threads = core.threads
         if handler.asynchronous and not handler.mixed:
             self._adopted.put(handler.warm)
         else:
             self._adopted.put(executor.adopt())
-        self._hub = hub = Hub(
+        self._hub = hub = LendingHub(
             core,
             info,
+            lock,
             join=spec.routers,
             backend=spec.backend,
             code=spec.version,
             on_turn=self._on_turn,
             security=from_environment(spec.routers),
         )
+        shared = SharedLoop(self._loop, lock)
+        self._lead = Lead(hub, core, executor, shared, lock)
+        hub.on_watch = self._lead.look
         hub.start()
         self._reporter.tell("ready", pid=os.getpid(), cpu_s=round(time.process_time(), 4))
         if handler.checks_health:
-            self._health = HealthChecks(handler, executor, self._loop, core, self._on_exit)
+            self._health = HealthChecks(handler, executor, shared, core, self._on_exit)
             self._health.start()
         await self._stop.wait()
+        self._lead.close()
         await self._finish()
         await self._close_instance()
         await hub.stop("replica stopped")
@@ -375,16 +385,20 @@ class _Replica:
             log.warning("close() of backend %r has not come to its end in %.1f s", self._spec.backend, limit_s)
 
     def _on_done(self, ended: list[Done]) -> None:
-        self._core.finished(ended, time.monotonic())
-        self._hub.poke()
-        if self._core.draining:
-            self._wake_if_drained()
+        with self._lock:
+            self._core.finished(ended, time.monotonic())
+            self._hub.poke()
+            if self._core.draining:
+                self._wake_if_drained()
+            elif self._core.quick:
+                self._lead.offer()
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def _on_exit(self, reason: str) -> None:
-        self._core.fail(reason, time.monotonic())
-        self._hub.poke()
+        with self._lock:
+            self._core.fail(reason, time.monotonic())
+            self._hub.poke()
 
     def _end(self, reason: str) -> None:
         self._ending = True

@@ -15,18 +15,19 @@ each), registered by its file descriptor and drained.  That descriptor is edge-t
 
 from __future__ import annotations
 
-import asyncio
 import os
 import select
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from typing import Any
 
 import zmq
 from zmq.backend import zmq_poll
 
 from ..wire.codec import LARGE
+from .loop import Loop
 
 __all__ = ["Channel", "Unreachable"]
 
@@ -65,7 +66,7 @@ class Channel:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         socket: zmq.Socket[bytes],
         on_frames: Callable[[list[bytes]], None],
         on_held_failed: Callable[[bytes], None] | None = None,
@@ -92,6 +93,7 @@ class Channel:
         self._for_output = [(socket, _POLLOUT)]
         self._drain_soon = False
         self._closed = False
+        self._borrower = 0
         # A ROUTER is writable as soon as one of its peers is, which says nothing about the one that is held for.
         self._one_peer = socket.getsockopt(zmq.TYPE) != zmq.ROUTER
         self._receives = socket.getsockopt(zmq.TYPE) != zmq.PUB
@@ -161,7 +163,8 @@ class Channel:
     def _schedule(self) -> None:
         if not self._drain_soon:
             self._drain_soon = True
-            self._loop.call_soon(self._drain)
+            if not self._borrower or get_ident() != self._borrower:  # who borrows it looks at :attr:`due`
+                self._loop.call_soon(self._drain)
 
     def _on_ready(self) -> None:
         if not self._drain_soon:
@@ -212,6 +215,35 @@ class Channel:
             self.received += count
             if count and self._on_read is not None:
                 self._on_read()
+
+    # --- another thread reads -----------------------------------------------------------------------------------------
+
+    def lend(self) -> int:
+        """The event loop does not watch it any more: the thread that calls :meth:`read` does, by the descriptor
+        returned.  Whatever is done with a channel that is lent has to be done under one lock."""
+        self._loop.remove_reader(self._fd)
+        return self._fd
+
+    def read(self) -> bool:
+        """What has come, given to *on_frames* in the borrower's thread; whether there is more."""
+        self._borrower = get_ident()
+        self._drain()
+        return self._drain_soon
+
+    def take_back(self) -> None:
+        """The event loop watches it again."""
+        self._borrower = 0
+        if not self._closed:
+            self._loop.add_reader(self._fd, self._on_ready)
+            self._drain_soon = False
+            self._schedule()
+
+    @property
+    def due(self) -> bool:
+        """Whether :meth:`read` is to be called though the descriptor does not say so."""
+        return self._drain_soon
+
+    # --- the watchdog -------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
         """The watchdog: whoever is right, nothing stays unread or unsent for longer than two of its periods.

@@ -6,7 +6,6 @@ seconds) the socket is thrown away and the hub dials again with a new one, under
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from zmq.utils.monitor import parse_monitor_message
 from ..errors import ServeError
 from ..security.keys import KeyPair
 from .channel import Channel
+from .loop import Loop
 from .sockets import dial_publisher, dial_router, widen
 
 __all__ = ["Dial"]
@@ -40,7 +40,7 @@ class Dial:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         context: zmq.Context[Any],
         address: str,
         peer: bytes,

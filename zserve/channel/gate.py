@@ -4,7 +4,6 @@ taken away.  A hub without keys has none of this in its way.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from ..security.zap import ZapHandler
 from ..wire.codec import WireError, decode
 from ..wire.messages import Message, Reset
 from .links import Links
+from .loop import Loop
 from .outbox import Peer
 from .sockets import KeyedSocket
 
@@ -40,7 +40,7 @@ class Gate:
         self,
         security: Security,
         links: Links,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         reject: Callable[[Peer, WireError], None],
         poke: Callable[[], None],
     ) -> None:

@@ -27,6 +27,7 @@ from .channel import Channel, Unreachable
 from .dial import Dial
 from .gate import Gate
 from .links import Links
+from .loop import Loop
 from .processes import pid_space, process_state
 from .shell import HubCore, Shell
 from .sockets import KeyedSocket, bind_publisher, bind_router, prepare_large_frames, widen
@@ -67,6 +68,7 @@ class Hub(Shell):
         on_turn: Callable[[], None] | None = None,
         security: Security | None = None,
         forwards: bool = False,
+        loop: Loop | None = None,
     ) -> None:
         info.pid_space = pid_space()
         links = Links(core, info, backend=backend, code=code, look=process_state)
@@ -77,7 +79,7 @@ class Hub(Shell):
         self._publish_to = publish
         self._advertise = advertise
         self._forwards = forwards
-        self._loop = asyncio.get_running_loop()
+        self._loop: Loop = asyncio.get_running_loop() if loop is None else loop
         self._context: zmq.Context[Any] = zmq.Context()
         self._router: Channel | None = None
         self._bound: zmq.Socket[bytes] | None = None

@@ -108,6 +108,11 @@ class Links:
                 return
         self._rarely(peer, link, parcels, now)
 
+    def trusts(self, peer: Peer) -> bool:
+        """Whether what comes from *peer* goes to the core."""
+        link = self._links.get(peer)
+        return link is not None and link.trusted
+
     def published(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
         """One decoded publication of the router at the other end of *peer*."""
         link = self._links.get(peer)

@@ -130,6 +130,11 @@ class ReplicaCore:
         return self._pace.threads
 
     @property
+    def quick(self) -> bool:
+        """Whether calls are so short and so few that the thread which runs them may as well receive and answer them."""
+        return self._pace.quick and not self.draining
+
+    @property
     def capacity(self) -> int:
         """How many calls this replica takes at a time, over all routers together."""
         return self._credits.capacity
@@ -290,6 +295,7 @@ class ReplicaCore:
         One answer a call, in the order of ``run.calls``; None for the answers of a run that was not started.
         """
         held = self._held
+        self._pace.saw(len(held))
         ended = self._table.ended
         send = self.out.send
         remember = self._recent.put

@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from threading import RLock
 from time import monotonic
 from typing import Any
 
@@ -41,6 +42,8 @@ class Executor:
 
     At most *threads* sync runs are in user code at a time; threads are started as they are needed, and are daemons, so
     that one which never comes back does not keep the process from ending.
+
+    *on_wanted* may be set: it is called before anything is put into the threads' queue.
     """
 
     def __init__(
@@ -51,11 +54,14 @@ class Executor:
         on_exit: Callable[[str], None],
         *,
         threads: int = 1,
+        lock: RLock | None = None,
     ) -> None:
         self._handler = handler
         self._loop = loop
         self._on_done = on_done
         self._on_exit = on_exit
+        self._lock = RLock() if lock is None else lock
+        self.on_wanted: Callable[[], None] = _nothing
         self._queue: SimpleQueue[Run | Callable[[], None] | None] = SimpleQueue()
         self._done: deque[Done] = deque()
         self._signalled = False
@@ -77,6 +83,7 @@ class Executor:
         if self._closed:
             self._on_done([(run, None) for run in runs])
             return
+        self.on_wanted()
         put = self._queue.put
         for run in runs:
             if self._handler.is_asynchronous(run.method):
@@ -91,6 +98,7 @@ class Executor:
 
     def call(self, job: Callable[[], None]) -> None:
         """Have *job* called in a thread, behind the runs submitted so far; it must not raise."""
+        self.on_wanted()
         if not self._started:
             self._start_thread()
         self._queue.put(job)
@@ -111,6 +119,7 @@ class Executor:
 
     def resize(self, threads: int) -> None:
         """Have at most *threads* threads from now on; one too many ends after the run that it is in."""
+        self.on_wanted()
         self._limit = threads
         while self._started > threads:
             self._started -= 1
@@ -140,10 +149,7 @@ class Executor:
 
     def _work(self) -> None:
         get = self._queue.get
-        done = self._done.append
-        call = self._handler.run
-        enter = current_run.set
-        exit_reason: str | None = None
+        execute = self.execute
         while True:
             item = get()
             if not isinstance(item, Run):
@@ -151,33 +157,56 @@ class Executor:
                     return
                 item()
                 continue
-            run = item
-            started = monotonic()
-            answers: Sequence[Answer] | StreamEvent | None = None
-            if run.claim() and started < run.last_deadline:
-                run.started = started
-                enter(run)
-                try:
-                    value = call(run.calls)
-                    answers = value if type(value) is list else self._stream(run, value)
-                except HandlerExit as error:
-                    exit_reason = error.reason
-                    answers = error.answers
-                except BaseException as error:  # the handler answers for everything; this would be a bug of ours
-                    log.exception("internal error while running a handler")
-                    answers = StreamEnd(False) if run.streams > 0 else _internal_error(run, error)
-                run.ended = monotonic()
-                enter(None)
-            done((run, answers))
-            if not self._signalled:
-                self._signalled = True
-                try:
-                    self._loop.call_soon_threadsafe(self._collect)
-                except RuntimeError:  # the loop is closed: nobody is left to tell
-                    return
-            if exit_reason is not None:
-                self._tell_exit(exit_reason)
-                exit_reason = None
+            try:
+                self._report(item, execute(item))
+            except HandlerExit as error:
+                self._report(item, error.answers)
+                self.tell_exit(error.reason)
+
+    def execute(self, run: Run, on_stream: Callable[[], None] | None = None) -> Sequence[Answer] | StreamEvent | None:
+        """Call user code in this thread; what there is to report of *run* then.
+
+        *on_stream* is called before an answer is streamed, which takes as long as its client likes.
+        Raises HandlerExit.
+        """
+        started = monotonic()
+        if not run.claim() or started >= run.last_deadline:
+            return None
+        run.started = started
+        current_run.set(run)
+        try:
+            value = self._handler.run(run.calls)
+            if type(value) is list:
+                return value
+            if on_stream is not None:
+                on_stream()
+            return self._stream(run, value)
+        except HandlerExit:
+            raise
+        except BaseException as error:  # the handler answers for everything; this would be a bug of ours
+            log.exception("internal error while running a handler")
+            return StreamEnd(False) if run.streams > 0 else _internal_error(run, error)
+        finally:
+            run.ended = monotonic()
+            current_run.set(None)
+
+    def report(self, done: Sequence[Done]) -> None:
+        """Runs that were not submitted, but executed in a thread of this executor's, have ended."""
+        with self._lock:
+            self._with_threads += len(done)
+        for run, answers in done:
+            self._report(run, answers)
+
+    def _report(self, run: Run, answers: Sequence[Answer] | StreamEvent | None) -> bool:
+        """Whether anybody is left to be told: not when the loop is closed."""
+        self._done.append((run, answers))
+        if not self._signalled:
+            self._signalled = True
+            try:
+                self._loop.call_soon_threadsafe(self._collect)
+            except RuntimeError:
+                return False
+        return True
 
     def _stream(self, run: Run, value: Any) -> list[Answer] | StreamEvent:
         """What a handler gave in a thread is to be streamed."""
@@ -201,18 +230,14 @@ class Executor:
     def _emit(self, run: Run, event: StreamBegin | StreamPiece) -> None:
         """Called by a thread."""
         self._streamed = True
-        self._done.append((run, event))
-        if not self._signalled:
-            self._signalled = True
-            try:
-                self._loop.call_soon_threadsafe(self._collect)
-            except RuntimeError:
-                run.aborted = True
+        if not self._report(run, event):
+            run.aborted = True
 
     def _emit_on_loop(self, run: Run, event: StreamBegin | StreamPiece) -> None:
         self._on_done([(run, event)])
 
-    def _tell_exit(self, reason: str) -> None:
+    def tell_exit(self, reason: str) -> None:
+        """User code wants to exit."""
         try:
             self._loop.call_soon_threadsafe(self._on_exit, reason)
         except RuntimeError:
@@ -227,12 +252,13 @@ class Executor:
         if count:
             take = done.popleft
             ended = [take() for _ in range(count)]
-            self._with_threads -= count
-            if self._streamed:
-                for _, answers in ended:
-                    if type(answers) is StreamPiece or type(answers) is StreamBegin:
-                        self._with_threads += 1  # it goes on
-            self._on_done(ended)
+            with self._lock:
+                self._with_threads -= count
+                if self._streamed:
+                    for _, answers in ended:
+                        if type(answers) is StreamPiece or type(answers) is StreamBegin:
+                            self._with_threads += 1  # it goes on
+                self._on_done(ended)
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 
@@ -263,6 +289,9 @@ class Executor:
                 self._loop.call_soon(self._collect)
         if exit_reason is not None:
             self._on_exit(exit_reason)
+
+
+def _nothing() -> None: ...
 
 
 def _internal_error(run: Run, error: BaseException) -> list[Answer]:

@@ -15,6 +15,12 @@ MAX_AHEAD = 64
 """Runs given to the executor beyond those that can run at once."""
 LONG_RUN_S = 0.020
 """Runs that take longer than this are not given ahead."""
+QUICK_RUN_S = 0.0005
+QUICK_RUNS = 16
+"""After so many runs in succession that took no longer than this, calls count as quick."""
+FEW_CALLS = 4
+"""More at a time are a crowd: then it is better to receive some while others run.  Echo, 64 connections: 1.15 times the
+answers."""
 
 
 class Pace:
@@ -25,7 +31,8 @@ class Pace:
     """
 
     __slots__ = (
-        "_accepts_batch", "_asynchronous", "_derived_for_s", "_mixed", "batch", "call_s", "config", "run_s", "threads",
+        "_accepts_batch", "_asynchronous", "_derived_for_s", "_mixed", "_quick_runs",
+        "batch", "call_s", "config", "run_s", "threads",
     )  # fmt: skip
 
     def __init__(self, config: BackendConfig, *, accepts_batch: bool, asynchronous: bool, mixed: bool = False) -> None:
@@ -34,6 +41,7 @@ class Pace:
         self._asynchronous = asynchronous
         self._mixed = mixed
         self._derived_for_s = 0.0
+        self._quick_runs = 0
         self.run_s = 0.0
         self.call_s = 0.0
         self.apply(config)
@@ -46,14 +54,25 @@ class Pace:
         threaded = self._mixed or not self._asynchronous
         self.threads = 1 if limit is None or not threaded else min(MAX_THREADS, -(-limit // self.batch))
 
+    def saw(self, calls: int) -> None:
+        """There were so many *calls* here at a time."""
+        if calls > FEW_CALLS:
+            self._quick_runs = 0
+
     def learn(self, run_s: float, calls: int) -> None:
         """A run of *calls* calls took *run_s* seconds."""
         call_s = run_s / calls
+        self._quick_runs = self._quick_runs + 1 if run_s <= QUICK_RUN_S else 0
         if self.run_s == 0.0:
             self.run_s, self.call_s = run_s, call_s
         else:
             self.run_s += 0.1 * (run_s - self.run_s)
             self.call_s += 0.1 * (call_s - self.call_s)
+
+    @property
+    def quick(self) -> bool:
+        """Whether runs are so short and so few that whoever calls the user's code may as well do all the rest, too."""
+        return self._quick_runs >= QUICK_RUNS and self.threads == 1 and not (self._asynchronous or self._mixed)
 
     @property
     def changed(self) -> bool:

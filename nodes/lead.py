@@ -1,0 +1,181 @@
+"""The handler's thread receives, runs and answers calls by itself, as long as they are quick.
+
+Where a call takes microseconds, most of its time at a replica goes into two threads waking each other up: the event
+loop hands it to the handler's thread, which hands the answer back.  While calls are quick (the core says so), the
+handler's thread therefore has the lead: it waits for the routers' sockets, and the event loop for its timers and for
+whatever is no call.  The lead ends as soon as the thread is wanted for something else, a call takes long, or an answer
+is streamed; then all is as before, until calls have been quick for a while.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import select
+from threading import RLock
+from time import monotonic
+
+from zserve.channel.lending import LendingHub
+from zserve.channel.loop import Loop
+from zserve.channel.outbox import CHUNK
+from zserve.cores.replica import ReplicaCore
+from zserve.handler.executor import Done, Executor
+from zserve.handler.invoke import HandlerExit
+from zserve.handler.runs import Run
+
+__all__ = ["Lead"]
+
+log = logging.getLogger("zserve.replica")
+
+_LATE_S = 0.005
+"""A call that has run so long when the event loop next looks is not quick: the loop reads again meanwhile."""
+_CHUNK_S = 0.0005
+"""Answers wait for so long for those of the calls that came with theirs."""
+
+
+class _Term:
+    """One time of leading; *descriptors* tell when there is something to read."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        self.descriptors = descriptors
+
+
+class Lead:
+    """Who has the lead.  Everything but :meth:`close` is called under *lock*, in the event loop's thread."""
+
+    def __init__(
+        self,
+        hub: LendingHub,
+        core: ReplicaCore,
+        executor: Executor,
+        loop: Loop,
+        lock: RLock,
+    ) -> None:
+        self._hub = hub
+        self._core = core
+        self._executor = executor
+        self._loop = loop
+        self._lock = lock
+        self._term: _Term | None = None
+        self._lent = False
+        self._closed = False
+        self._running_since = 0.0
+        self._heard, self._wake = os.pipe()
+        os.set_blocking(self._heard, False)
+        executor.on_wanted = self.end
+
+    def offer(self) -> None:
+        """Let the handler's thread have the lead, if calls are quick."""
+        if self._lent or self._closed or not self._core.quick or self._executor.threads != 1:
+            return
+        term = _Term(self._hub.lend())
+        if not term.descriptors:
+            return
+        self._executor.call(functools.partial(self._lead, term))
+        self._term = term
+        self._lent = True
+
+    def end(self) -> None:
+        """The event loop reads the sockets again, and what the thread finishes from now on, it reports."""
+        if not self._lent:
+            return
+        self._lent = False
+        if self._term is not None:
+            self._term = None
+            os.write(self._wake, b"\0")
+        self._hub.take_back()
+
+    def look(self) -> None:
+        """Now and then: end the lead of a thread that is stuck in a call."""
+        since = self._running_since
+        if since and monotonic() - since > _LATE_S:
+            self.end()
+
+    def close(self) -> None:
+        """End it for good."""
+        with self._lock:
+            self._closed = True
+            self.end()
+
+    def _take_back(self) -> None:
+        self.end()
+        self.offer()
+
+    # --- in the handler's thread ------------------------------------------------------------------------------------
+
+    def _lead(self, term: _Term) -> None:
+        try:
+            self._follow(term)
+        except BaseException:  # of ours: user code's are answered
+            log.exception("internal error in the handler's thread")
+            with self._lock:
+                self._let_go(term)
+
+    def _follow(self, term: _Term) -> None:
+        hub, core, lock = self._hub, self._core, self._lock
+        poll = select.poll()
+        for descriptor in (self._heard, *term.descriptors):
+            poll.register(descriptor, select.POLLIN)
+        ready = set(term.descriptors)
+        while True:
+            with lock:
+                if self._term is not term:
+                    break
+                if not hub.read(ready):
+                    self._let_go(term)
+                runs, core.runs = core.runs, []
+            while runs:
+                runs = self._run(term, runs)
+            if self._term is not term:
+                break
+            ready = set() if hub.due else {descriptor for descriptor, _ in poll.poll()}
+            if self._heard in ready:
+                self._hear()
+        self._hear()
+
+    def _hear(self) -> None:
+        try:
+            os.read(self._heard, 4096)
+        except BlockingIOError:
+            pass
+
+    def _run(self, term: _Term, runs: list[Run]) -> list[Run]:
+        """Some of *runs*; returns those that are to be run now."""
+        execute = self._executor.execute
+        done: list[Done] = []
+        exit_reason = ""
+        began = self._running_since = monotonic()
+        for run in runs:
+            try:
+                done.append((run, execute(run, functools.partial(self._on_stream, term))))
+            except HandlerExit as error:
+                done.append((run, error.answers))
+                exit_reason = error.reason
+            if len(done) == CHUNK or run.ended - began > _CHUNK_S:
+                break
+        self._running_since = 0.0
+        rest = runs[len(done) :]
+        with self._lock:
+            if self._term is term and not exit_reason:
+                self._hub.tell(self._core.finished, done, monotonic())
+                more, self._core.runs = self._core.runs, []
+                if not self._core.quick:
+                    self._let_go(term)
+                return rest + more
+            self._let_go(term)
+        self._executor.report(done)
+        if exit_reason:
+            self._executor.tell_exit(exit_reason)
+        return rest
+
+    def _on_stream(self, term: _Term) -> None:
+        """An answer is going to take a while, and what its client says of it is to be heard meanwhile."""
+        self._running_since = 0.0
+        with self._lock:
+            self._let_go(term)
+
+    def _let_go(self, term: _Term) -> None:
+        if self._term is term:
+            self._term = None
+            self._loop.call_soon(self._take_back)
