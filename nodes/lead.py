@@ -158,7 +158,9 @@ class Lead:
         rest = runs[len(done) :]
         with self._lock:
             if self._term is term and not exit_reason:
-                self._hub.tell(self._core.finished, done, monotonic())
+                now = monotonic()
+                self._hub.tell(self._core.answer, done, now)
+                self._hub.tell(self._core.account, now)  # what nobody waits for
                 more, self._core.runs = self._core.runs, []
                 if not self._core.quick:
                     self._let_go(term)

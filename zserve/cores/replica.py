@@ -29,7 +29,7 @@ from ..handler.pace import Pace
 from ..handler.recent import RecentAnswers
 from ..handler.runs import HeldCall, Run
 from ..handler.streams import StreamBegin, StreamEnd, StreamPiece
-from ..http.answers import KIND_TEXT, ORIGIN_REPLICA
+from ..http.answers import KIND_TEXT, ORIGIN_REPLICA, Answer
 from ..scheduling.credits import CreditPool
 from ..wire.messages import FLAG_IDEMPOTENT, Call, Cancel, Consumed, Demand, Grant, Hello, Ping, Recall, Result
 from .recollection import Recollection
@@ -97,6 +97,7 @@ class ReplicaCore:
         self._replies = Replies(self.out, self._credits)
         self.streams = ReplicaStreams(self.out, self._replies, self._recent)
         self._held = self._replies.held
+        self._answered: list[tuple[Run, Sequence[Answer]]] = []
         self._next_tick = 0.0
         self._progress_at = 0.0
         self._generation = -1
@@ -294,13 +295,16 @@ class ReplicaCore:
 
         One answer a call, in the order of ``run.calls``; None for the answers of a run that was not started.
         """
+        self.answer(done, now)
+        self.account(now)
+
+    def answer(self, done: Sequence[Done], now: float) -> None:
+        """The first half of :meth:`finished`, for a shell that sends the answers before it goes on with the other."""
         held = self._held
         self._pace.saw(len(held))
         ended = self._table.ended
         send = self.out.send
-        remember = self._recent.put
-        learn = self._pace.learn
-        freed: dict[Peer, int] = {}
+        answered = self._answered
         for run, answers in done:
             if type(answers) is not list and not isinstance(answers, tuple):
                 self._came_further(run, answers, now)
@@ -309,17 +313,14 @@ class ReplicaCore:
                 continue  # taken back meanwhile: it has been answered
             run_s = run.ended - run.started
             calls = run.calls
-            learn(run_s, len(calls))
             run_us = int(run_s * 1e6)
             batch_us = int((run.started - run.given) * 1e6)
             if len(answers) != len(calls):
                 text = f"{len(answers)} answers for {len(calls)} calls".encode()
                 answers = [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(calls)
-            self.finished_calls += len(calls)
+            answered.append((run, answers))
             for call, answer in zip(calls, answers):  # noqa: B905 (they are as many)
                 request_id = call.id
-                if not call.flags & FLAG_IDEMPOTENT:  # another run of those does no harm
-                    remember(request_id, answer, now)
                 queue_us = int((run.given - call.arrived) * 1e6)
                 waiters = call.waiters
                 if len(waiters) != 1 or call.gone:
@@ -328,9 +329,25 @@ class ReplicaCore:
                 del held[request_id]
                 call.run = None
                 peer = waiters[0]
-                freed[peer] = freed.get(peer, 0) + 1
                 status, kind, head, body, origin = answer
                 send(peer, Result(request_id, status, kind, origin, queue_us, batch_us, run_us), head, body)
+
+    def account(self, now: float) -> None:
+        """The other half: what the answers have freed, and what there is to learn from them."""
+        answered, self._answered = self._answered, []
+        remember = self._recent.put
+        learn = self._pace.learn
+        freed: dict[Peer, int] = {}
+        for run, answers in answered:
+            calls = run.calls
+            learn(run.ended - run.started, len(calls))
+            self.finished_calls += len(calls)
+            for call, answer in zip(calls, answers):  # noqa: B905 (they are as many)
+                if not call.flags & FLAG_IDEMPOTENT:  # another run of those does no harm
+                    remember(call.id, answer, now)
+                waiters = call.waiters
+                if len(waiters) == 1 and not call.gone:
+                    freed[waiters[0]] = freed.get(waiters[0], 0) + 1
         for peer, count in freed.items():
             self._credits.finished(peer, count)
         self._progress_at = now
@@ -338,7 +355,7 @@ class ReplicaCore:
             self._table.give(now)
         if self._pace.changed:
             self._set_capacity(False)
-        self._replies.flush(now, self.draining)
+        self._replies.flush(now, self.draining, self._pace.quick)
 
     def _came_further(self, run: Run, what: object, now: float) -> None:
         """Anything that the executor says of a run but its answers."""

@@ -85,12 +85,14 @@ class Replies:
         """Whether :meth:`flush` has something to give back."""
         return bool(self._returns)
 
-    def flush(self, now: float, draining: bool) -> None:
-        """At the end of each group of events: what goes back, and the grants that have changed."""
+    def flush(self, now: float, draining: bool, patient: bool = False) -> None:
+        """At the end of each group of events: what goes back, and the grants that have changed.
+
+        *patient*: see :meth:`.CreditPool.settle`."""
         if self._returns:
             returns, self._returns = self._returns, {}
             reason = "draining" if draining else "more than was granted"
             for peer, ids in returns.items():
                 self._out.send(peer, Return(ids, reason))
-        for peer, epoch, limit in self._credits.settle(now):
+        for peer, epoch, limit in self._credits.settle(now, patient=patient):
             self._out.send(peer, Grant(epoch, limit))

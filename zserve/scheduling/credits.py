@@ -243,11 +243,16 @@ class CreditPool:
         share = self._shares.get(router)
         return (share.epoch, share.limit) if share is not None and share.live else None
 
-    def settle(self, now: float) -> list[tuple[bytes, int, int]]:
+    def settle(self, now: float, *, patient: bool = False) -> list[tuple[bytes, int, int]]:
         """Share out what is free, recall what is unused and wanted; returns the (router, epoch, limit) that changed.
 
-        To be called once after each group of events.
+        To be called once after each group of events.  *patient*: the only router there is need not be told that it may
+        have more as long as it has not used half of all.
         """
+        if patient and len(self._shares) == 1:
+            (share,) = self._shares.values()
+            if self._can_wait(share, now):
+                return []
         for share in self._shares.values():
             if share.live and share.ceiling > share.received and now - share.heard_at >= self.lease_s:
                 self._lower(share, share.received)
@@ -270,6 +275,17 @@ class CreditPool:
                 share.told = (share.epoch, share.limit)
                 changed.append((router, share.epoch, share.limit))
         return changed
+
+    def _can_wait(self, share: _Share, now: float) -> bool:
+        """Of the only router: whether it has plenty, and there is nothing else to be told."""
+        return (
+            2 * (share.ceiling - share.received) > self.capacity >= share.held
+            and share.limit == share.ceiling
+            and share.told == (share.epoch, share.limit)
+            and share.live
+            and not self.draining
+            and now - share.heard_at < self.lease_s
+        )
 
     def _aim(self, live: list[_Share], most: int) -> None:
         """Set each share's target: reserve, then demand, then evenly."""
