@@ -130,7 +130,7 @@ class Gateway:
                 log.warning("tokens travel in clear text, for all in between to read: use --tls-cert, or a TLS proxy")
         self._front = front(
             self._core,
-            self._hub.poke,
+            self._hub.poke_now,
             limits=within_descriptors(options.limits),
             default_timeout_s=options.default_timeout_s,
             scheme=scheme,

@@ -93,6 +93,7 @@ class Channel:
         self._for_output = [(socket, _POLLOUT)]
         self._drain_soon = False
         self._closed = False
+        self._reading = False  # and looks again in any case
         self._borrower = 0
         # A ROUTER is writable as soon as one of its peers is, which says nothing about the one that is held for.
         self._one_peer = socket.getsockopt(zmq.TYPE) != zmq.ROUTER
@@ -108,7 +109,7 @@ class Channel:
         if behind or not self._send_now(frames, peer):
             self._hold(frames, peer)
         # Looking takes the descriptor's signal away, also the one that says that a held message could leave now.
-        looks = not self._drain_soon and self._receives
+        looks = self._receives and not (self._drain_soon or self._reading)
         if looks and (self._readable() or (self._held and self._one_peer and zmq_poll(self._for_output, 0))):
             self._schedule()
 
@@ -184,6 +185,7 @@ class Channel:
         on_frames, forwards = self._on_frames, self._forwards
         stop_at = 0.0
         count = 0
+        self._reading = True
         try:
             # EVENTS before each message rather than EAGAIN after the last: raising that costs three times as much, and
             # the last look is also the one that the edge-triggered descriptor demands.
@@ -212,6 +214,7 @@ class Channel:
             self._schedule()
             raise
         finally:
+            self._reading = False
             self.received += count
             if count and self._on_read is not None:
                 self._on_read()
