@@ -119,6 +119,7 @@ class RouterCore:
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
         self._serving: dict[Peer, BackendQueue] = {}
         self._touched: dict[str, BackendQueue] = {}
+        self._alone = False  # what is being received came as the only message
         self._next_tick = 0.0
         self._apply_config(0.0)
 
@@ -162,6 +163,7 @@ class RouterCore:
         self._after(now)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
+        self._alone = len(parcels) == 1
         for message, head, body in parcels:
             kind = type(message)
             if kind is Result:
@@ -202,6 +204,7 @@ class RouterCore:
                 self.control.views_changed(now)
             elif kind is Ping:
                 self.replicas.heard(peer, message.progress_us, now)
+        self._alone = False
         self._after(now)
 
     def ping(self, peer: Peer, now: float) -> Ping:
@@ -309,11 +312,15 @@ class RouterCore:
             gateway=gateway,
             arrived=now,
         )
-        refusal = queue.offer(entry, now)
+        replica = queue.pass_by(entry, now) if self._alone else None
+        refusal = queue.offer(entry, now) if replica is None else None
         if refusal is None:
             self._entries[message.id] = (entry, queue)
             if budget_us != message.budget_us:
                 self._expiry.add(entry.deadline + SLACK_S, message.id)
+            if replica is not None:
+                self.out.send(replica, _call(entry, entry.batch, 1, now), head, body)
+                return
             self._touched[queue.name] = queue
         elif gateway:
             self._refuse(gateway, message.id, refusal)
@@ -329,7 +336,8 @@ class RouterCore:
             return
         run_s, waited_s = message.run_us * 1e-6, (message.queue_us + message.batch_us) * 1e-6
         entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=run_s, waited_s=waited_s)
-        self._touched[queue.name] = queue
+        if queue:  # something waits
+            self._touched[queue.name] = queue
         if message.status >= 500:
             self.errors[queue.name] = self.errors.get(queue.name, 0) + 1
         if entry is None:

@@ -163,6 +163,37 @@ class BackendQueue:
         heap.push(entry)
         return None
 
+    def pass_by(self, entry: Entry, now: float) -> bytes | None:
+        """The replica that *entry* leaves for at once, if nothing waits and nothing speaks against it; None: offer it.
+
+        What :meth:`offer` and :meth:`dispatch` would do with it, without the heap between them.  Only for one that came
+        by itself: of several at a time the most urgent goes first.
+        """
+        heap, fleet, admission = self._heap, self._fleet, self._admission
+        ready = fleet.ready
+        if heap.live or not ready or self._max_batch > 1 or self._ghosts:
+            return None
+        if not admission.max_requests or heap.size + entry.size > admission.room.share:
+            return None
+        if entry.deadline != NO_DEADLINE:
+            if not (now <= admission.far_until and entry.deadline - now >= admission.far_s):
+                return None
+        if fleet.refresh(now):
+            heap.rest(now)
+        replica = ready[0] if len(ready) == 1 else fleet.choose() or ready[0]
+        held = replica.held
+        self._seq = entry.seq = self._seq + 1
+        self._batch_no = entry.batch = self._batch_no + 1
+        entry.state = IN_FLIGHT
+        entry.replica = replica.peer
+        entry.sent_at = now
+        entry.depth = len(held) + 1
+        held[entry.id] = entry
+        fleet.spend(replica, 1)
+        self._sizes[1] = self._sizes.get(1, 0) + 1
+        admission.touched()
+        return replica.peer
+
     def requeue(self, entry: Entry, now: float) -> None:
         """Back to its own place, whatever the limits: it was let in before."""
         entry.replica = b""
