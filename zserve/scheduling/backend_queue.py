@@ -175,9 +175,9 @@ class BackendQueue:
             return None
         if not admission.max_requests or heap.size + entry.size > admission.room.share:
             return None
-        if entry.deadline != NO_DEADLINE:
-            if not (now <= admission.far_until and entry.deadline - now >= admission.far_s):
-                return None
+        left_s = entry.deadline - now
+        if entry.deadline != NO_DEADLINE and not (now <= admission.far_until and left_s >= admission.far_s):
+            return None
         if fleet.refresh(now):
             heap.rest(now)
         replica = ready[0] if len(ready) == 1 else fleet.choose() or ready[0]
