@@ -52,6 +52,16 @@ def test_hello_both_ways_opens_a_link() -> None:
     assert core.events == [("up", LINK, NODE_B), ("receive", LINK, [Grant(1, 1)])]
 
 
+def test_one_frame_is_for_those_who_understand_it() -> None:
+    links, _ = bound()
+    assert not links.takes_one_frame(LINK)  # nothing is known of it yet
+    links.received(LINK, [parcel(hello_of_gateway())], 1.0)
+    assert links.takes_one_frame(LINK)
+    links, _ = bound()
+    links.received(LINK, [parcel(Hello(2, 1, info()))], 1.0)
+    assert not links.takes_one_frame(LINK)
+
+
 def test_nothing_but_hello_is_accepted_from_an_unknown_peer() -> None:
     links, core = bound()
     links.received(LINK, [parcel(Grant(1, 1))], 1.0)
@@ -62,6 +72,16 @@ def test_nothing_but_hello_is_accepted_from_an_unknown_peer() -> None:
     links.received(LINK, [parcel(Grant(1, 1))], 2.1)
     assert sent(core) == [Reset]
     assert links.rejected == 3
+
+
+def test_one_frame_is_for_those_who_understand_it() -> None:
+    links, _ = bound()
+    assert not links.takes_one_frame(LINK)  # nothing is known of it yet
+    links.received(LINK, [parcel(hello_of_gateway())], 1.0)
+    assert links.takes_one_frame(LINK)
+    links, _ = bound()
+    links.received(LINK, [parcel(Hello(2, 1, info()))], 1.0)
+    assert not links.takes_one_frame(LINK)
 
 
 def test_nothing_but_hello_is_accepted_on_a_dialled_link_that_is_not_open() -> None:

@@ -210,10 +210,10 @@ def test_one_that_does_not_answer_makes_it_502(bench: Bench) -> None:
     assert [result.status for result in bench.sent(GATEWAY, Result)] == [502]
 
 
-def test_one_of_the_version_before_cannot_be_asked(bench: Bench) -> None:
+def test_one_that_speaks_protocol_1_cannot_be_asked(bench: Bench) -> None:
     old = b"replica-link-old"
     node = info("replica", b"old")
-    bench.router.link_up(old, Hello(VERSION - 1, VERSION - 1, node, "b", "1"), bench.now)
+    bench.router.link_up(old, Hello(1, 1, node, "b", "1"), bench.now)
     bench.router.out.take()
     again(bench, 1)
     assert taken(bench, Recall) == []

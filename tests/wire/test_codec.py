@@ -31,13 +31,16 @@ parted = st.builds(
 plain = st.sampled_from([Ping(), Cancel([ID]), Grant(1, 2), Demand(1, 2, 3)]).map(lambda message: (message, b"", b""))
 
 
-@given(st.lists(st.one_of(parted, plain), max_size=20))
+@given(st.lists(st.one_of(parted, plain), max_size=20), st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_what_is_encoded_is_decoded(parcels: list[tuple[object, bytes, bytes]]) -> None:
-    frames = encode(parcels)
+def test_what_is_encoded_is_decoded(parcels: list[tuple[object, bytes, bytes]], in_one: bool) -> None:
+    frames = encode(parcels, in_one=in_one)
     assert decode(frames) == parcels
     large = sum(len(body) >= LARGE for _, _, body in parcels)
-    assert len(frames) <= 2 + large
+    if in_one and not large:
+        assert len(frames) == 1
+    else:
+        assert len(frames) <= 2 + large
 
 
 def test_bodies_are_joined_in_one_frame_and_large_ones_stand_alone() -> None:
@@ -62,6 +65,10 @@ def test_bodies_are_joined_in_one_frame_and_large_ones_stand_alone() -> None:
         [encode([(Result(ID), b"", b"body")])[0], b"bodybody"],
         [encode([(Result(ID), b"", b"x" * LARGE)])[0], b"", b"x" * (LARGE - 1)],
         [encode([(Result(ID), b"", b"x" * LARGE)])[0]],
+        [encode([(Result(ID), b"", b"body")], in_one=True)[0][:-1]],
+        [encode([(Result(ID), b"", b"body")], in_one=True)[0] + b"y"],
+        [*encode([(Result(ID), b"", b"body")], in_one=True), b"more"],
+        [b"\xc1\xff\xff\xff\xff\x90"],
     ],
     ids=[
         "nothing",
@@ -73,6 +80,10 @@ def test_bodies_are_joined_in_one_frame_and_large_ones_stand_alone() -> None:
         "parts too long",
         "large body too short",
         "large body missing",
+        "in one, parts too short",
+        "in one, parts too long",
+        "in one, and a frame more",
+        "in one, index longer than the frame",
     ],
 )
 def test_malformed_frames_are_refused(frames: list[bytes]) -> None:
@@ -116,7 +127,7 @@ def _valid(rng: random.Random) -> list[bytes]:
         (Cancel([rng.randbytes(16)]), b"", b""),
         (Result(rng.randbytes(16)), b"", b"x" * LARGE),
     ]
-    return encode(rng.choices(kinds, k=rng.randrange(1, 5)))
+    return encode(rng.choices(kinds, k=rng.randrange(1, 5)), in_one=rng.random() < 0.5)
 
 
 def _mutated(frames: list[bytes], rng: random.Random) -> list[bytes]:

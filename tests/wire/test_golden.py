@@ -54,6 +54,14 @@ def test_golden_bytes(message: object, expected: str) -> None:
     assert decode(frames) == [(message, b"", b"")]
 
 
+def test_golden_bytes_of_a_message_in_one_frame() -> None:
+    parcels = [(m.Result(ID, 200, 2), b"h", b"body"), (m.Grant(1, 300), b"", b"")]
+    (frame,) = encode(parcels, in_one=True)
+    index = "929c0cc410000102030405060708090a0b0c0d0e0fccc80200000000ff0104c2931401cd012c"
+    assert frame.hex() == "c126000000" + index + "68626f6479"
+    assert decode([frame]) == parcels
+
+
 def test_a_result_of_the_version_before_has_no_streams_field() -> None:
     old = bytes.fromhex("919b0cc410000102030405060708090a0b0c0d0e0fccc802000a0b0cff0000")
     assert decode([old]) == [(m.Result(ID, 200, 2, 0, 10, 11, 12, -1, 0, 0, False), b"", b"")]

@@ -308,7 +308,7 @@ class Hub(Shell):
     def _transmit(self, peer: bytes, parcels: list[Any]) -> None:
         dial = self._dials.get(peer)
         if dial is not None:
-            dial.channel.send(encode(parcels))
+            dial.channel.send(encode(parcels, in_one=self.links.takes_one_frame(peer)))
         elif peer in self._beside:
             beside = self._beside[peer]
             if beside._quiet >= _CALM and not beside._inside:
@@ -316,7 +316,7 @@ class Hub(Shell):
             else:
                 self._loop.call_soon(beside._on_memory, peer, parcels)
         elif self._router is not None:
-            self._router.send(encode(parcels), peer)
+            self._router.send(encode(parcels, in_one=self.links.takes_one_frame(peer)), peer)
 
     def _on_unreachable(self, peer: bytes) -> None:
         self.links.lost(peer, "unreachable", time.monotonic())

@@ -39,6 +39,7 @@ _OWN = frozenset((Hello, Goodbye, Reset, Doubt, Word))
 _INQUIRIES_AT_ONCE = 32
 """Nodes that others are asked about in one heartbeat; where more are silent, it is not about single nodes."""
 _DOUBT_VERSION = 2
+_ONE_FRAME_VERSION = 3
 
 
 class _Link:
@@ -112,6 +113,11 @@ class Links:
         """Whether what comes from *peer* goes to the core."""
         link = self._links.get(peer)
         return link is not None and link.trusted
+
+    def takes_one_frame(self, peer: Peer) -> bool:
+        """Whether *peer* understands wire messages in one frame."""
+        link = self._links.get(peer)
+        return link is not None and link.hello is not None and link.hello.version >= _ONE_FRAME_VERSION
 
     def published(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
         """One decoded publication of the router at the other end of *peer*."""

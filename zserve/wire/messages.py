@@ -62,8 +62,8 @@ __all__ = [
     "Word",
 ]
 
-VERSION = 2
-"""The protocol version that this code speaks.  2 added Doubt, Word, Recall and Recalled, which are sent only to who
+VERSION = 3
+"""The protocol version that this code speaks.  3 added wire messages in one frame (see :mod:`.codec`).  2 added Doubt, Word, Recall and Recalled, which are sent only to who
 speaks it, and ViewChange, which is published: who does not know it sees by the next heartbeat that a view is newer, and
 pulls it."""
 MIN_VERSION = 1
