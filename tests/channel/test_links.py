@@ -74,16 +74,6 @@ def test_nothing_but_hello_is_accepted_from_an_unknown_peer() -> None:
     assert links.rejected == 3
 
 
-def test_one_frame_is_for_those_who_understand_it() -> None:
-    links, _ = bound()
-    assert not links.takes_one_frame(LINK)  # nothing is known of it yet
-    links.received(LINK, [parcel(hello_of_gateway())], 1.0)
-    assert links.takes_one_frame(LINK)
-    links, _ = bound()
-    links.received(LINK, [parcel(Hello(2, 1, info()))], 1.0)
-    assert not links.takes_one_frame(LINK)
-
-
 def test_nothing_but_hello_is_accepted_on_a_dialled_link_that_is_not_open() -> None:
     links, core = dialled()
     links.received(LINK, [parcel(Grant(1, 1))], 1.0)

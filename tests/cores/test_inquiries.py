@@ -12,7 +12,6 @@ from zserve.wire.messages import (
     FLAG_AGAIN,
     FLAG_IDEMPOTENT,
     STREAM_DONE,
-    VERSION,
     Call,
     Cancel,
     Chunk,
