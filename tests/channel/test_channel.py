@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import select
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -216,6 +217,46 @@ def test_the_watchdog_finds_and_counts_what_no_wake_up_announced(context: zmq.Co
         await asyncio.sleep(0)
         assert got == [b"first", b"second"]
         assert router.missed_wakeups == 1
+        router.close()
+        dealer.close()
+
+    asyncio.run(main())
+
+
+def test_a_channel_that_is_lent_is_read_in_another_thread(context: zmq.Context[Any]) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        got: list[tuple[bytes, int]] = []
+        socket, address = bind_router(context, "tcp://127.0.0.1:*")
+        router = Channel(loop, socket, lambda frames: got.append((frames[1], threading.get_ident())))
+        dealer = Channel(loop, dial_router(context, address, b"d" * 28), lambda frames: None)
+
+        async def wait(count: int) -> None:
+            async with asyncio.timeout(10):
+                while len(got) < count:
+                    await asyncio.sleep(0.001)
+
+        dealer.send([b"to the loop"])
+        await wait(1)
+
+        def borrow(descriptor: int) -> None:
+            while len(got) < 2:
+                assert select.select([descriptor], [], [], 10)[0]
+                router.read()
+            assert not router.due
+
+        borrower = asyncio.create_task(asyncio.to_thread(borrow, router.lend()))
+        dealer.send([b"to another thread"])
+        await asyncio.wait_for(borrower, 15)
+        # This one comes while nobody watches: it is found all the same.
+        dealer.send([b"to the loop again"])
+        assert (await asyncio.to_thread(select.select, [socket.getsockopt(zmq.FD)], [], [], 10))[0]
+        assert len(got) == 2
+        router.take_back()
+        await wait(3)
+        assert [message for message, _ in got] == [b"to the loop", b"to another thread", b"to the loop again"]
+        here = threading.get_ident()
+        assert [thread == here for _, thread in got] == [True, False, True]
         router.close()
         dealer.close()
 

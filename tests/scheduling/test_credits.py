@@ -186,6 +186,27 @@ def test_a_link_that_comes_back_starts_a_new_epoch_and_carries_what_runs() -> No
     assert made.settle(1.0) == [(b"\0", 2 * EPOCH, 4)]
 
 
+def test_a_patient_pool_tells_its_only_router_of_more_when_half_is_used() -> None:
+    made = pool(8, 1)
+    told = []
+    for number in range(1, 17):
+        assert made.received(b"\0", 1, 0.0) == 1
+        made.finished(b"\0")
+        told += [(number, limit) for _, _, limit in made.settle(0.0, patient=True)]
+    assert told == [(4, 12), (8, 16), (12, 20), (16, 24)]
+
+
+def test_a_patient_pool_does_not_wait_with_anything_else() -> None:
+    made = pool(8, 1)
+    made.capacity = 4
+    assert made.settle(0.0, patient=True) == [(b"\0", EPOCH + 1, 4)], "less is said at once"
+    made.demand(b"\0", EPOCH + 1, 0, 0, None, 0.0)
+    made.capacity = 16
+    assert made.settle(0.0, patient=True) == [(b"\0", EPOCH + 1, 16)], "and so is much more"
+    made.router_joined(b"\1", 0.0)
+    assert made.settle(0.0, patient=True), "others are not kept waiting"
+
+
 def test_draining_grants_nothing_more() -> None:
     made = pool(4)
     made.received(b"\0", 1, 0.0)
