@@ -64,6 +64,8 @@ class Lead:
         self._heard, self._wake = os.pipe()
         os.set_blocking(self._heard, False)
         executor.on_wanted = self.end
+        hub.on_closing = self.end
+        hub.on_watch = self.look
 
     def offer(self) -> None:
         """Let the handler's thread have the lead, if calls are quick."""

@@ -310,7 +310,6 @@ class _Replica:
         )
         shared = SharedLoop(self._loop, lock)
         self._lead = Lead(hub, core, executor, shared, lock)
-        hub.on_watch = self._lead.look
         hub.start()
         self._reporter.tell("ready", pid=os.getpid(), cpu_s=round(time.process_time(), 4))
         if handler.checks_health:

@@ -56,6 +56,13 @@ class Process:
     def wait(self) -> int:
         return self.process.wait(20)
 
+    def cpu_s(self) -> float:
+        """Seconds of processor time that it has used."""
+        if not sys.platform.startswith("linux"):
+            return 0.0
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def errors(self) -> str:
         assert self.process.stderr is not None
         return self.process.stderr.read().decode()

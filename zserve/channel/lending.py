@@ -38,8 +38,10 @@ class LendingHub(Hub):
         self._lent: dict[int, Channel] = {}
         self._reading = False
         self._left: list[tuple[bytes, list[bytes]]] = []
-        self.on_watch: Callable[[], None] | None = None
+        self.on_watch: Callable[[], None] = _nothing
         """Called ten times a second."""
+        self.on_closing: Callable[[], None] = _nothing
+        """Called before a socket is closed that is lent: the borrower must not wait for it any more."""
 
     # --- in the event loop's thread ---------------------------------------------------------------------------------
 
@@ -53,18 +55,34 @@ class LendingHub(Hub):
     def take_back(self) -> None:
         """The event loop reads again, beginning with what the borrower has left."""
         lent, self._lent = self._lent, {}
-        left, self._left = self._left, []
-        for peer, frames in left:
-            self._on_dialled_frames(peer, frames)
-        if left:
-            self._on_read()
+        if self._left:
+            self._loop.call_soon(self._read_left)
         for channel in lent.values():
             channel.take_back()
 
+    def _read_left(self) -> None:
+        if self._left:
+            left, self._left = self._left, []
+            for peer, frames in left:
+                self._on_dialled_frames(peer, frames)
+            super()._on_read()
+
     def _watch(self) -> None:
         super()._watch()
-        if self.on_watch is not None:
-            self.on_watch()
+        self.on_watch()
+
+    def _close_dial(self, peer: bytes, reason: str, again: bool) -> None:
+        self._before_closing(peer)
+        super()._close_dial(peer, reason, again)
+
+    def _forget_dial(self, peer: bytes) -> None:
+        self._before_closing(peer)
+        super()._forget_dial(peer)
+
+    def _before_closing(self, peer: bytes) -> None:
+        dial = self._dials.get(peer)
+        if dial is not None and dial.channel in self._lent.values():
+            self.on_closing()
 
     # --- in the borrower's thread -----------------------------------------------------------------------------------
 
@@ -111,6 +129,7 @@ class LendingHub(Hub):
 
     def _on_frames(self, peer: bytes, frames: list[bytes]) -> None:
         if not self._reading:
+            self._read_left()  # which came before
             super()._on_frames(peer, frames)
             return
         if not self._left and self.links.trusts(peer):
@@ -126,6 +145,9 @@ class LendingHub(Hub):
     def _on_read(self) -> None:
         if not self._reading:
             super()._on_read()
+
+
+def _nothing() -> None: ...
 
 
 def _only_calls(parcels: list[Parcel]) -> bool:

@@ -64,8 +64,8 @@ __all__ = [
 
 VERSION = 3
 """The protocol version that this code speaks.  3 added wire messages in one frame (see :mod:`.codec`).  2 added Doubt,
-Word, Recall and Recalled, which are sent only to who speaks it, and ViewChange, which is published: who does not know it
-sees by the next heartbeat that a view is newer, and pulls it."""
+Word, Recall and Recalled, which are sent only to who speaks it, and ViewChange, which is published: who does not know
+it sees by the next heartbeat that a view is newer, and pulls it."""
 MIN_VERSION = 1
 """The oldest version that it still understands (N and N-1 work together)."""
 
