@@ -60,14 +60,14 @@ def _wall_ms() -> int:
 def one_request(router: RouterCore, number: int, head: bytes) -> Callable[[], None]:
     """Its whole way through the router."""
     key = number.to_bytes(16, "big")
-    request = encode([(Request(key, "e", budget_us=30_000_000), head, b'{"n": 1}')])
-    result = encode([(Result(key, 200), b"", b'{"n": 1}')])
+    request = encode([(Request(key, "e", budget_us=30_000_000), head, b'{"n": 1}')], in_one=True)
+    result = encode([(Result(key, 200), b"", b'{"n": 1}')], in_one=True)
 
     def run() -> None:
         for peer, frames in ((GATEWAY, request), (REPLICA, result)):
             router.receive(peer, decode(frames), time.monotonic())
             for parcels in router.out.take().values():
-                encode(parcels)
+                encode(parcels, in_one=True)
             router.next_wakeup()
 
     return run

@@ -114,7 +114,7 @@ class _Fabric:
     def carry(self, core: Any) -> None:
         self.parcels = []
         for parcels in core.out.take().values():
-            self.parcels += decode(encode(parcels))
+            self.parcels += decode(encode(parcels, in_one=True))
 
     def enter(self, core: Any, peer: bytes) -> None:
         core.receive(peer, self.parcels, time.monotonic())

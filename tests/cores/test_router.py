@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -62,6 +63,8 @@ class Bench:
 
     def tell(self, peer: bytes, *messages: Any, body: bytes = b"") -> None:
         self.router.receive(peer, [(message, b"", body) for message in messages], self.now)
+        wakes = [queue.next_wakeup() for queue in self.router.queues.values()]
+        assert self.router.next_wakeup() <= min([at for at in wakes if at is not None], default=math.inf)
 
     def sent(self, peer: bytes, *kinds: type) -> list[Any]:
         """What was sent to *peer* since the last look; everything else is forgotten."""

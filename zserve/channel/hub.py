@@ -177,9 +177,12 @@ class Hub(Shell):
                 self._loop.call_soon(self._turn_if_due)
 
     def poke_now(self) -> None:
-        """The same, at once if there is no crowd; not from inside the core."""
+        """The same, at once if there is no crowd; not from inside the core.  Raises nothing, as :meth:`poke` does."""
         if self._quiet >= _CALM and not self._inside:
-            self._turn()
+            try:
+                self._turn()
+            except Exception:
+                log.exception("internal error in a turn")
         else:
             self.poke()
 

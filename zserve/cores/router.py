@@ -119,6 +119,7 @@ class RouterCore:
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
         self._serving: dict[Peer, BackendQueue] = {}
         self._touched: dict[str, BackendQueue] = {}
+        self._waiting: dict[BackendQueue, None] = {}  # those that want to be woken at some time
         self._alone = False  # what is being received came as the only message
         self._next_tick = 0.0
         self._apply_config(0.0)
@@ -214,7 +215,7 @@ class RouterCore:
         return Ping(sync.digest(), sync.view_serial, -1, unready, self.leaving, known, absent_ms)
 
     def tick(self, now: float) -> None:
-        for queue in self.queues.values():
+        for queue in self._waiting:
             wake = queue.next_wakeup()
             if wake is not None and wake <= now:
                 self._touched[queue.name] = queue
@@ -238,7 +239,7 @@ class RouterCore:
         for due in (self.sync.next_wakeup(), self._expiry.next(), self._back_off.next()):
             if due is not None and due < at:
                 at = due
-        for queue in self.queues.values():
+        for queue in self._waiting:
             wake = queue.next_wakeup()
             if wake is not None and wake < at:
                 at = wake
@@ -468,6 +469,10 @@ class RouterCore:
             self._touched = {}
             for queue in touched.values():
                 self._dispatch(queue, now)
+                if queue.next_wakeup() is not None:
+                    self._waiting[queue] = None
+                else:
+                    self._waiting.pop(queue, None)
 
     def _dispatch(self, queue: BackendQueue, now: float) -> None:
         out = self.out
@@ -601,6 +606,7 @@ class RouterCore:
             if queue is not None:
                 del self.queues[name]
                 self._touched.pop(name, None)
+                self._waiting.pop(queue, None)
                 for entry in queue.close():
                     del self._entries[entry.id]
                     if entry.gateway:

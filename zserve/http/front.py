@@ -33,7 +33,7 @@ log = logging.getLogger("zserve.http")
 class HttpFront:
     """What all connections of one gateway share.
 
-    *poke* is called after the core was told something (it sends the outbox this event-loop turn).
+    *poke* is called after the core was told something (it sends the outbox, now or soon); it raises nothing.
     *default_timeout_s* is the deadline of requests that bring none, 0 for no deadline.  *linger_s*: how long idle
     connections are kept when the gateway drains; *scheme*: "https" behind TLS.
     """
@@ -79,6 +79,7 @@ class HttpFront:
         except Exception:
             log.exception("%s %s could not be taken in", exchange.head.method, exchange.head.path)
             exchange.refuse(Refusal(500, "the gateway failed at this request; its log says why"))
+        self._poke()
 
     def _submit(self, exchange: Exchange) -> None:
         match = exchange.match
@@ -100,7 +101,6 @@ class HttpFront:
             exchange.refuse(opened)
         else:
             exchange.flight = opened
-        self._poke()
 
     def _read_budget_s(self, exchange: Exchange) -> float:
         """Seconds from now; below zero where the request is refused because of it."""
