@@ -63,6 +63,9 @@ class Bench:
 
     def tell(self, peer: bytes, *messages: Any, body: bytes = b"") -> None:
         self.router.receive(peer, [(message, b"", body) for message in messages], self.now)
+        self.check_wakeup()
+
+    def check_wakeup(self) -> None:
         wakes = [queue.next_wakeup() for queue in self.router.queues.values()]
         assert self.router.next_wakeup() <= min([at for at in wakes if at is not None], default=math.inf)
 
@@ -124,6 +127,22 @@ def test_a_request_goes_to_a_replica_and_its_answer_back(bench: Bench) -> None:
     bench.tell(replica, Result(key, 200, run_us=1000), body=b"answer")
     back = [(m.id, m.status, body) for m, _, body in bench.router.out.take()[GATEWAY] if isinstance(m, Result)]
     assert back == [(key, 200, b"answer")]
+
+
+def test_it_wakes_up_for_what_waits_in_any_queue(bench: Bench) -> None:
+    bench.serve("b")
+    bench.router.tick(bench.now)
+    idle = bench.router.next_wakeup()
+    bench.request(1, budget_us=5_000)
+    assert bench.router.next_wakeup() == pytest.approx(bench.now + 0.005)
+    bench.now += 0.005
+    bench.router.tick(bench.now)
+    assert [result.status for result in bench.sent(GATEWAY, Result)] == [504]
+    assert bench.router.next_wakeup() == idle
+    bench.replica("r1", limit=1)
+    bench.request(2, budget_us=900_000)
+    bench.request(3, budget_us=6_000)
+    assert bench.router.next_wakeup() == pytest.approx(bench.now + 0.006)
 
 
 def test_requests_wait_for_the_first_replica(bench: Bench) -> None:
