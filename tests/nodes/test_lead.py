@@ -110,7 +110,7 @@ def test_it_leads_while_calls_are_quick_and_few(start: Callable[..., Process], r
         caller = Caller(router)
         assert not (await caller.value("first"))["leads"]
         await caller.until_it_leads()
-        crowd = [caller.send(f"of many {number}") for number in range(30)]
+        crowd = [caller.send(f"of many {number}") for number in range(12)]
         for place, number in enumerate(crowd):
             status, body = await router.until(lambda number=number: router.answer(number))
             assert status == 200

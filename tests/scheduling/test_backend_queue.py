@@ -201,6 +201,16 @@ def test_batches_share_a_method_and_leave_in_order() -> None:
     assert {replica for replica, _ in out} == {R1, R2}
 
 
+def test_what_was_set_aside_for_its_method_comes_first_when_that_method_is_lost() -> None:
+    made = queue(R1, credit=1_000_000, max_batch_size=2)
+    now = teach(made, R1, [1, 2] * 20, 0.01, 0.0)
+    lost = entry(1, now + 0.05, now=now, method="a")
+    others = [entry(number, now + 10.0 + number, now=now, method="b") for number in range(2, 30)]
+    offer(made, lost, *others, now=now)
+    assert [batch for _, batch in sent(made, now + 0.045)] == [[2, 3]]
+    assert [one.id for one, _ in made.expire(now + 0.045)] == [lost.id]
+
+
 def test_a_batch_is_as_large_as_its_tightest_deadline_allows() -> None:
     made = queue(R1, credit=1_000_000, max_batch_size=32, options={"margin_s": 0.0})
     now = teach(made, R1, [size % 32 + 1 for size in range(64)], 0.005, 0.0001)

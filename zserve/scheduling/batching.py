@@ -82,6 +82,10 @@ class BatchFormer:
             gone = {entry.seq for entry in lost}
             self.refused.extend(lost)
             taken = [entry for entry in taken if entry.seq not in gone]
+            if not taken:  # whatever comes first now, of any method
+                for entry in aside:
+                    heap.put_back(entry)
+                aside.clear()
         for entry in aside:
             heap.put_back(entry)
         return taken
