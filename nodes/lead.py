@@ -13,6 +13,8 @@ import functools
 import logging
 import os
 import select
+from collections import deque
+from collections.abc import Callable
 from threading import RLock
 from time import monotonic
 
@@ -39,6 +41,7 @@ class _Term:
 
     def __init__(self, descriptors: list[int]) -> None:
         self.descriptors = descriptors
+        self.on_stream: Callable[[], None] | None = None
 
 
 class Lead:
@@ -61,20 +64,26 @@ class Lead:
         self._lent = False
         self._closed = False
         self._running_since = 0.0
+        self._todo: list[Run] = []  # the thread is going to run these
+        self._done: deque[Done] = deque()  # it has run these, and nobody knows yet
         self._heard, self._wake = os.pipe()
         os.set_blocking(self._heard, False)
+        os.set_blocking(self._wake, False)
         executor.on_wanted = self.end
         hub.on_closing = self.end
         hub.on_watch = self.look
 
     def offer(self) -> None:
-        """Let the handler's thread have the lead, if calls are quick."""
-        if self._lent or self._closed or not self._core.quick or self._executor.threads != 1:
+        """Let the handler's thread have the lead, if calls are quick and it has nothing else to do."""
+        if self._lent or self._closed or not self._core.quick or self._core.busy:
+            return
+        if self._executor.threads != 1 or self._executor.jobs:
             return
         term = _Term(self._hub.lend())
         if not term.descriptors:
             return
-        self._executor.call(functools.partial(self._lead, term))
+        term.on_stream = functools.partial(self._on_stream, term)
+        self._executor.lend(functools.partial(self._lead, term))
         self._term = term
         self._lent = True
 
@@ -85,13 +94,20 @@ class Lead:
         self._lent = False
         if self._term is not None:
             self._term = None
-            os.write(self._wake, b"\0")
+            try:
+                os.write(self._wake, b"\0")
+            except BlockingIOError:
+                pass  # it will not overlook all of those that are there
         self._hub.take_back()
 
     def look(self) -> None:
-        """Now and then: end the lead of a thread that is stuck in a call."""
+        """Now and then: end the lead of a thread that is stuck in a call, and send what it has finished before."""
         since = self._running_since
         if since and monotonic() - since > _LATE_S:
+            done = self._take_done()
+            if done:
+                self._core.finished(done, monotonic())
+                self._hub.poke()
             self.end()
 
     def close(self) -> None:
@@ -104,6 +120,12 @@ class Lead:
         self.end()
         self.offer()
 
+    def _take_done(self) -> list[Done]:
+        done = []
+        while self._done:
+            done.append(self._done.popleft())
+        return done
+
     # --- in the handler's thread ------------------------------------------------------------------------------------
 
     def _lead(self, term: _Term) -> None:
@@ -113,6 +135,9 @@ class Lead:
             log.exception("internal error in the handler's thread")
             with self._lock:
                 self._let_go(term)
+                self._core.runs = self._todo + self._core.runs
+                self._executor.report(self._take_done())
+                self._hub.poke()
 
     def _follow(self, term: _Term) -> None:
         hub, core, lock = self._hub, self._core, self._lock
@@ -127,48 +152,54 @@ class Lead:
                 if not hub.read(ready):
                     self._let_go(term)
                 runs, core.runs = core.runs, []
+                self._todo = runs
             while runs:
-                runs = self._run(term, runs)
-            if self._term is not term:
-                break
-            ready = set() if hub.due else {descriptor for descriptor, _ in poll.poll()}
+                self._todo = runs = self._run(term, runs)
+            with lock:
+                if self._term is not term:
+                    break
+                due = hub.due
+            ready = set() if due else {descriptor for descriptor, _ in poll.poll()}
             if self._heard in ready:
                 self._hear()
         self._hear()
 
     def _hear(self) -> None:
         try:
-            os.read(self._heard, 4096)
+            os.read(self._heard, 65536)
         except BlockingIOError:
             pass
 
     def _run(self, term: _Term, runs: list[Run]) -> list[Run]:
         """Some of *runs*; returns those that are to be run now."""
-        execute = self._executor.execute
-        done: list[Done] = []
+        execute, done = self._executor.execute, self._done
         exit_reason = ""
+        count = 0
         began = self._running_since = monotonic()
         for run in runs:
+            count += 1
             try:
-                done.append((run, execute(run, functools.partial(self._on_stream, term))))
+                done.append((run, execute(run, term.on_stream)))
             except HandlerExit as error:
                 done.append((run, error.answers))
                 exit_reason = error.reason
-            if len(done) == CHUNK or run.ended - began > _CHUNK_S:
+                break
+            if count == CHUNK or run.ended - began > _CHUNK_S:
                 break
         self._running_since = 0.0
-        rest = runs[len(done) :]
+        self._todo = rest = runs[count:]
         with self._lock:
+            finished = self._take_done()
             if self._term is term and not exit_reason:
                 now = monotonic()
-                self._hub.tell(self._core.answer, done, now)
+                self._hub.tell(self._core.answer, finished, now)
                 self._hub.tell(self._core.account, now)  # what nobody waits for
                 more, self._core.runs = self._core.runs, []
                 if not self._core.quick:
                     self._let_go(term)
                 return rest + more
             self._let_go(term)
-        self._executor.report(done)
+            self._executor.report(finished)
         if exit_reason:
             self._executor.tell_exit(exit_reason)
         return rest
@@ -178,6 +209,7 @@ class Lead:
         self._running_since = 0.0
         with self._lock:
             self._let_go(term)
+            self._executor.report(self._take_done())
 
     def _let_go(self, term: _Term) -> None:
         if self._term is term:

@@ -789,3 +789,33 @@ def test_every_call_gets_exactly_one_answer(asynchronous: bool, batching: bool, 
     bench.tick(10.0)
     assert core._credits.statistics()["running"] == 0
     assert core.statistics()["running"] == 0
+
+
+def quick_run(bench: Bench, *numbers: int) -> None:
+    """These calls come together, and end together."""
+    bench.receive(*[call(number) for number in numbers])
+    runs, bench.runs = bench.runs, []
+    done = []
+    for run in runs:
+        assert bench.start(run)
+        run.ended = run.started + 0.0001
+        done.append((run, [(200, KIND_TEXT, b"", b"ok", ORIGIN_CODE)]))
+    bench.core.finished(done, bench.now)
+    bench.take()
+
+
+def test_calls_are_quick_when_they_are_short_and_few() -> None:
+    bench = Bench()
+    for number in range(100):
+        quick_run(bench, number)
+    assert bench.core.quick
+    assert not bench.core.busy
+    quick_run(bench, *range(100, 120))
+    assert not bench.core.quick, "twenty at a time are a crowd, however short they are"
+    for number in range(200, 300):
+        quick_run(bench, number)
+    assert bench.core.quick
+    bench.receive(call(300))
+    assert bench.core.busy
+    bench.core.drain(bench.now)
+    assert not bench.core.quick

@@ -143,6 +143,25 @@ def test_what_comes_during_a_slow_call_is_heard(start: Callable[..., Process], r
     with_router(start, run_base, script)
 
 
+@pytest.mark.parametrize("second", ["sleep3", "pieces"])
+def test_an_answer_does_not_wait_for_the_call_behind_it(
+    start: Callable[..., Process], run_base: Path, second: str
+) -> None:
+    async def script(router: RouterStub, process: Process) -> None:
+        caller = Caller(router)
+        await caller.until_it_leads()
+        first = caller.send("first")  # both in one wire message
+        behind = caller.send(second, FLAG_STREAMS)
+        status, body = await router.until(lambda: router.answer(first))
+        assert (status, json.loads(body)["leads"]) == (200, True)
+        assert not any(chunk.end for chunk in router.of(Chunk))
+        if second == "sleep3":
+            assert router.answer(behind) is None
+        router.out.send(router.replica, Cancel([behind.to_bytes(16, "big")]))
+
+    with_router(start, run_base, script)
+
+
 def test_a_streamed_answer_goes_on_with_what_its_client_takes(start: Callable[..., Process], run_base: Path) -> None:
     async def script(router: RouterStub, process: Process) -> None:
         caller = Caller(router)

@@ -95,6 +95,7 @@ class Hub(Shell):
         self._rounds = 0  # of the event loop that they have waited for more
         self._inside = False  # the core is being told something, or its effects are being taken: a turn comes anyway
         self._parcels = 0  # of the messages that are being read
+        self._on_their_way = 0  # messages from hubs beside that the event loop has not delivered yet
         self._quiet = 0  # readings in succession that brought little
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -263,7 +264,8 @@ class Hub(Shell):
         of the event loop later where it was much, because then more is about to come, and leaves with it."""
         self._inside = False
         many = self._parcels > _FEW
-        self._quiet = self._quiet + 1 if self._parcels <= _LITTLE else 0
+        # Nothing: not counted, as on links with keys.
+        self._quiet = self._quiet + 1 if 0 < self._parcels <= _LITTLE else 0
         self._parcels = 0
         if self._turn_due:
             if many:
@@ -306,18 +308,14 @@ class Hub(Shell):
             return
         self._publisher.send(encode(parcels))
         for peer, hub in self._beside.items():
-            self._loop.call_soon(hub._on_memory, peer, parcels)
+            hub._from_beside(peer, parcels)
 
     def _transmit(self, peer: bytes, parcels: list[Any]) -> None:
         dial = self._dials.get(peer)
         if dial is not None:
             dial.channel.send(encode(parcels, in_one=self.links.takes_one_frame(peer)))
         elif peer in self._beside:
-            beside = self._beside[peer]
-            if beside._quiet >= _CALM and not beside._inside:
-                beside._on_memory(peer, parcels)
-            else:
-                self._loop.call_soon(beside._on_memory, peer, parcels)
+            self._beside[peer]._from_beside(peer, parcels)
         elif self._router is not None:
             self._router.send(encode(parcels, in_one=self.links.takes_one_frame(peer)), peer)
 
@@ -407,6 +405,21 @@ class Hub(Shell):
     def _reject(self, peer: bytes, error: WireError) -> None:
         self.undecodable += 1
         log.debug("undecodable message from %s: %s", peer.hex(), error)
+
+    def _from_beside(self, peer: bytes, parcels: list[Any]) -> None:
+        """Called by the other hub, from inside of its turn; what comes later must not come earlier."""
+        if self._quiet >= _CALM and not self._inside and not self._on_their_way:
+            try:
+                self._on_memory(peer, parcels)
+            except Exception:
+                log.exception("internal error at what the hub beside has sent")
+            return
+        self._on_their_way += 1
+        self._loop.call_soon(self._on_memory_soon, peer, parcels)
+
+    def _on_memory_soon(self, peer: bytes, parcels: list[Any]) -> None:
+        self._on_their_way -= 1
+        self._on_memory(peer, parcels)
 
     def _on_memory(self, peer: bytes, parcels: list[Any]) -> None:
         if self._stopped:

@@ -47,9 +47,8 @@ class LendingHub(Hub):
 
     def lend(self) -> list[int]:
         """The descriptors to watch, of all links with routers that carry no keys; none where there are no such."""
-        for dial in self._dials.values():
-            if dial.greeted and not dial.server:
-                self._lent[dial.channel.lend()] = dial.channel
+        channels = [dial.channel for dial in self._dials.values() if dial.greeted and not dial.server]
+        self._lent = {channel.lend(): channel for channel in channels}
         return list(self._lent)
 
     def take_back(self) -> None:
@@ -61,10 +60,18 @@ class LendingHub(Hub):
             channel.take_back()
 
     def _read_left(self) -> None:
-        if self._left:
-            left, self._left = self._left, []
-            for peer, frames in left:
-                self._on_dialled_frames(peer, frames)
+        left, self._left = self._left, []
+        if not left:
+            return
+        try:
+            while left:
+                self._on_dialled_frames(*left.pop(0))
+        except BaseException:  # one that fails must not cost those behind it
+            if left:
+                self._left = left
+                self._loop.call_soon(self._read_left)
+            raise
+        finally:
             super()._on_read()
 
     def _watch(self) -> None:
@@ -98,7 +105,7 @@ class LendingHub(Hub):
                     channel.read()
         finally:
             self._inside = self._reading = False
-        if self.core.out.pending:
+        if self.core.out.pending or self.core.out.closed:
             self._leave()
         return not self._left
 
@@ -129,7 +136,7 @@ class LendingHub(Hub):
 
     def _on_frames(self, peer: bytes, frames: list[bytes]) -> None:
         if not self._reading:
-            self._read_left()  # which came before
+            self._read_left()  # it came before
             super()._on_frames(peer, frames)
             return
         if not self._left and self.links.trusts(peer):

@@ -164,7 +164,7 @@ class RouterCore:
         self._after(now)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
-        self._alone = len(parcels) == 1
+        self._alone = len(parcels) == 1 and type(parcels[0][0]) is Request
         for message, head, body in parcels:
             kind = type(message)
             if kind is Result:

@@ -11,6 +11,7 @@ computes, the loop gets its turn after the switch interval (see ``nodes/replica.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
 from collections import deque
@@ -64,6 +65,8 @@ class Executor:
         self.on_wanted: Callable[[], None] = _nothing
         self._queue: SimpleQueue[Run | Callable[[], None] | None] = SimpleQueue()
         self._done: deque[Done] = deque()
+        self.jobs = 0
+        """Jobs that have not come to their end."""
         self._signalled = False
         self._streamed = False
         self._closed = False
@@ -99,9 +102,22 @@ class Executor:
     def call(self, job: Callable[[], None]) -> None:
         """Have *job* called in a thread, behind the runs submitted so far; it must not raise."""
         self.on_wanted()
+        with self._lock:
+            self.jobs += 1
+        self.lend(functools.partial(self._do, job))
+
+    def lend(self, job: Callable[[], None]) -> None:
+        """The same for one that can be asked to give the thread back (*on_wanted*)."""
         if not self._started:
             self._start_thread()
         self._queue.put(job)
+
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        finally:
+            with self._lock:
+                self.jobs -= 1
 
     def abort(self, run: Run) -> None:
         """Cancel the task of an asynchronous run that has started; a sync one stops where it yields, or never."""
