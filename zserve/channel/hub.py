@@ -307,7 +307,7 @@ class Hub(Shell):
         if self._publisher is None:
             return
         self._publisher.send(encode(parcels))
-        for peer, hub in self._beside.items():
+        for peer, hub in list(self._beside.items()):
             hub._from_beside(peer, parcels)
 
     def _transmit(self, peer: bytes, parcels: list[Any]) -> None:
