@@ -290,6 +290,7 @@ class _Replica:
             sync=ConfigSync(info, time_of_day.earliest_ms, latest_ms=time_of_day.latest_ms),
         )
         self._lock = lock = threading.RLock()
+        shared = SharedLoop(self._loop, lock)
         self._executor = executor = Executor(
             handler, self._loop, self._on_done, self._on_exit, threads=core.threads, lock=lock
         )
@@ -301,14 +302,13 @@ class _Replica:
         self._hub = hub = LendingHub(
             core,
             info,
-            lock,
+            shared,
             join=spec.routers,
             backend=spec.backend,
             code=spec.version,
             on_turn=self._on_turn,
             security=from_environment(spec.routers),
         )
-        shared = SharedLoop(self._loop, lock)
         self._lead = Lead(hub, core, executor, shared, lock)
         hub.start()
         self._reporter.tell("ready", pid=os.getpid(), cpu_s=round(time.process_time(), 4))

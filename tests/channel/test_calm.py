@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zserve.channel.hub import Hub
 from zserve.channel.outbox import Parcel, Peer
-from zserve.wire.messages import Grant, Hello, NodeInfo, Ping
+from zserve.wire.messages import Grant, Hello, NodeInfo
 
 from .fakes import FakeCore
 
@@ -31,12 +31,6 @@ class Echo(FakeCore):
                 self.seen.append(message.limit)
                 if self.echoes:
                     self.out.send(peer, message)
-
-    def ping(self, peer: Peer, now: float) -> Ping:
-        return Ping()
-
-    def routers_known(self) -> Sequence[str]:
-        return ()
 
 
 def test_few_messages_leave_at_once(tmp_path: Path) -> None:

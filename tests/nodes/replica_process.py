@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from zserve.channel.hub import Hub
-from zserve.channel.outbox import Outbox, Parcel, Peer
+from zserve.channel.outbox import Parcel, Peer
 from zserve.http.head import RequestHead, encode_head
-from zserve.wire.messages import FLAG_WEB, Call, Chunk, Grant, Hello, NodeInfo, Ping, Result
+from zserve.wire.messages import FLAG_WEB, Call, Chunk, Grant, Hello, NodeInfo, Result
+
+from ..channel.fakes import FakeCore
 
 
 class Process:
@@ -77,11 +79,11 @@ class Process:
         os.close(self.status)
 
 
-class RouterStub:
-    """A core that only notes what comes."""
+class RouterStub(FakeCore):
+    """Notes what a replica says, and sends it calls."""
 
     def __init__(self) -> None:
-        self.out = Outbox()
+        super().__init__()
         self.replica: Peer = b""
         self.hello: Hello | None = None
         self.received: list[Any] = []
@@ -91,8 +93,6 @@ class RouterStub:
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         self.replica, self.hello = peer, hello
         self.news.set()
-
-    def link_doubted(self, peer: Peer, cause: str, now: float) -> None: ...
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.ended = reason
@@ -104,17 +104,6 @@ class RouterStub:
             if isinstance(message, Result | Chunk):
                 self.received.append(body)
         self.news.set()
-
-    def ping(self, peer: Peer, now: float) -> Ping:
-        return Ping()
-
-    def tick(self, now: float) -> None: ...
-
-    def next_wakeup(self) -> float | None:
-        return None
-
-    def routers_known(self) -> Sequence[str]:
-        return ()
 
     async def until(self, condition: Callable[[], Any]) -> Any:
         async with asyncio.timeout(20):

@@ -227,11 +227,10 @@ class Channel:
         self._loop.remove_reader(self._fd)
         return self._fd
 
-    def read(self) -> bool:
-        """What has come, given to *on_frames* in the borrower's thread; whether there is more."""
+    def read(self) -> None:
+        """Give what has come to *on_frames*, in the borrower's thread; :attr:`due` tells whether there is more."""
         self._borrower = get_ident()
         self._drain()
-        return self._drain_soon
 
     def take_back(self) -> None:
         """The event loop watches it again."""

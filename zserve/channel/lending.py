@@ -8,10 +8,8 @@ may change threads then.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Container
-from threading import RLock
 from typing import Any
 
 from ..wire.codec import WireError, decode
@@ -26,15 +24,15 @@ __all__ = ["LendingHub"]
 
 
 class LendingHub(Hub):
-    """*lock* is held by whoever is about to touch the hub or its core, but for the event loop's callbacks into the hub,
-    which take it themselves.  What is not said here is as for :class:`.hub.Hub`.
+    """The lock of *loop* is held by whoever is about to touch the hub or its core, but for the event loop's callbacks
+    into the hub, which take it themselves.  What is not said here is as for :class:`.hub.Hub`.
 
     The borrower gets calls only.  Whatever else arrives (heartbeats, cancellations, news of the registry) is the event
     loop's, and so is all that may open or close sockets or set timers.
     """
 
-    def __init__(self, core: HubCore, info: NodeInfo, lock: RLock, **settings: Any) -> None:
-        super().__init__(core, info, loop=SharedLoop(asyncio.get_running_loop(), lock), **settings)
+    def __init__(self, core: HubCore, info: NodeInfo, loop: SharedLoop, **settings: Any) -> None:
+        super().__init__(core, info, loop=loop, **settings)
         self._lent: dict[int, Channel] = {}
         self._reading = False
         self._left: list[tuple[bytes, list[bytes]]] = []
