@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zserve.channel.links import DEAD_AFTER_S, PING_EVERY_S, Links
@@ -251,6 +251,8 @@ STALLS = st.dictionaries(st.integers(0, 300), st.floats(0.0, 30.0), max_size=4)
 """At which step this node's own loop stalls, and for how long."""
 
 
+@example(silences=[(0.0, 2.0)], stalls={0: 1.0, 1: 1.0}, refute=False).via("stalls that end as a heartbeat is due")
+@example(silences=[(0.0, 4.0)], stalls={0: 1.0, 1: 2.0}, refute=False)
 @given(silences=SILENCES, stalls=STALLS, refute=st.booleans())
 def test_silences_and_stalls(silences: list[tuple[float, float]], stalls: dict[int, float], refute: bool) -> None:
     """A peer that talks and is silent, and a node whose own loop stalls now and then.
@@ -259,6 +261,7 @@ def test_silences_and_stalls(silences: list[tuple[float, float]], stalls: dict[i
     node = Node()
     peer, router = node.joins(b"G"), node.joins(b"R", "router")
     node.beating.clear()
+    node.links.watch(0.0)
     schedule = [talks for talk_s, silent_s in silences for talks, for_s in ((True, talk_s), (False, silent_s))
                 for _ in range(int(for_s / STEP_S))]  # fmt: skip
     silent_s, ticked_at, suspected = 0.0, 0.0, False
@@ -266,6 +269,7 @@ def test_silences_and_stalls(silences: list[tuple[float, float]], stalls: dict[i
         node.now += STEP_S + stalls.get(number, 0.0)
         silent_s += STEP_S
         late = stalls.get(number, 0.0) > 0.0
+        node.links.watch(node.now)
         if late or node.now - ticked_at >= PING_EVERY_S:  # the timer is what a loop that goes on turns to first
             ticked_at = node.now
             node.links.tick(node.now)

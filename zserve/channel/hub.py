@@ -26,7 +26,7 @@ from .attempts import Attempts
 from .channel import Channel, Unreachable
 from .dial import Dial
 from .gate import Gate
-from .links import Links
+from .links import WATCH_EVERY_S, Links
 from .loop import Loop
 from .processes import pid_space, process_state
 from .shell import HubCore, Shell
@@ -36,7 +36,6 @@ __all__ = ["Hub"]
 
 log = logging.getLogger("zserve.hub")
 
-_WATCH_EVERY_S = 0.1
 _GOODBYE_LINGER_MS = 500
 _FEW = 4
 """So many messages in one reading of a socket do not show that there is a crowd."""
@@ -357,6 +356,7 @@ class Hub(Shell):
                 log.log(logging.WARNING if alarming else logging.INFO, "%s", text)
 
     def _watch(self) -> None:
+        self.links.watch(time.monotonic())
         channels = self._channels()
         for channel in channels:
             channel.watch()
@@ -364,7 +364,7 @@ class Hub(Shell):
         if missed > self._missed:
             log.warning("missed wake-up: a message came that no socket had announced (%d so far)", missed)
         self._missed = missed
-        self._watch_timer = self._loop.call_later(_WATCH_EVERY_S, self._watch)
+        self._watch_timer = self._loop.call_later(WATCH_EVERY_S, self._watch)
 
     def _channels(self) -> list[Channel]:
         own = (self._router, self._accepted, self._publisher)

@@ -26,9 +26,11 @@ from .health import LocalHealth
 from .outbox import Parcel, Peer
 from .suspicion import ENDED, SUSPECT_AFTER_S, UNKNOWN, Suspicion, choose_witnesses, name_of, same_machine
 
-__all__ = ["DEAD_AFTER_S", "HELLO_TIMEOUT_S", "PING_EVERY_S", "ROUTING_ID_SIZE", "Links"]
+__all__ = ["DEAD_AFTER_S", "HELLO_TIMEOUT_S", "PING_EVERY_S", "ROUTING_ID_SIZE", "WATCH_EVERY_S", "Links"]
 
 PING_EVERY_S = 1.0
+WATCH_EVERY_S = 0.1
+"""How often :meth:`Links.watch` is called, where it is."""
 DEAD_AFTER_S = 5.0
 """Silence after which a link is given up, if this node is well.  ZeroMQ itself tells nothing when a peer hangs."""
 HELLO_TIMEOUT_S = 5.0
@@ -136,11 +138,7 @@ class Links:
 
     def tick(self, now: float) -> None:
         """Heartbeats out, the silent judged."""
-        late_s = self.health.beat(now, PING_EVERY_S)
-        if late_s:
-            for link in self._links.values():
-                link.heard_at += late_s
-                link.opened_at += late_s
+        self._forgive(self.health.beat(now, PING_EVERY_S))
         self._ping_at = now + PING_EVERY_S
         patience = self.health.patience
         suspects: list[tuple[Peer, _Link]] = []
@@ -159,6 +157,17 @@ class Links:
             self.core.out.send(peer, self.core.ping(peer, now))
         if suspects:
             self._suspect(suspects, now)
+
+    def watch(self, now: float) -> None:
+        """Every WATCH_EVERY_S, by a shell whose event loop may stall: only so is each stall noticed, and not held
+        against others."""
+        self._forgive(self.health.look(now, WATCH_EVERY_S))
+
+    def _forgive(self, late_s: float) -> None:
+        if late_s:
+            for link in self._links.values():
+                link.heard_at += late_s
+                link.opened_at += late_s
 
     def forget(self, peer: Peer) -> None:
         """The shell has given up a dialled link that never opened."""
