@@ -70,6 +70,7 @@ class LocalFabric:
         port: int,
         gateways: int,
         slots: int,
+        busy_poll: bool,
         name: str,
         app_dir: Path,
         state_dir: Path | None,
@@ -89,6 +90,7 @@ class LocalFabric:
         self._forced = False
         line = [sys.executable, "-P", "-m", "zserve.nodes.local", "--host", host, "--port", str(port)]
         line += ["--gateways", str(gateways), "--slots", str(slots), "--name", name]
+        line += [] if busy_poll else ["--no-busy-poll"]
         line += ["--app-dir", str(app_dir), "--grace", str(grace_s)]
         line += ["--queueing-policy", policy, "--policy-kwargs", json.dumps(dict(policy_kwargs))]
         line += ["--log-level", log_level, *(["--debug"] if debug else [])]

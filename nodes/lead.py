@@ -2,9 +2,10 @@
 
 Where a call takes microseconds, most of its time at a replica goes into two threads waking each other up: the event
 loop hands it to the handler's thread, which hands the answer back.  While calls are quick (the core says so), the
-handler's thread therefore has the lead: it waits for the routers' sockets, and the event loop for its timers and for
-whatever is no call.  The lead ends as soon as the thread is wanted for something else, a call takes long, or an answer
-is streamed; then all is as before, until calls have been quick for a while.
+handler's thread therefore has the lead: it waits for the routers' sockets, awake for a while where calls come soon
+after each other, and the event loop for its timers and for whatever is no call.  The lead ends as soon as the thread
+is wanted for something else, a call takes long, or an answer is streamed; then all is as before, until calls have been
+quick for a while.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from threading import RLock
 from time import monotonic
 
+from zserve.channel.busy_poll import BusyPoll, wait
 from zserve.channel.lending import LendingHub
 from zserve.channel.loop import Loop
 from zserve.channel.outbox import CHUNK
@@ -54,12 +56,15 @@ class Lead:
         executor: Executor,
         loop: Loop,
         lock: RLock,
+        *,
+        busy_poll: bool = True,
     ) -> None:
         self._hub = hub
         self._core = core
         self._executor = executor
         self._loop = loop
         self._lock = lock
+        self._busy_poll = BusyPoll(allowed=busy_poll)
         self._term: _Term | None = None
         self._lent = False
         self._closed = False
@@ -159,7 +164,7 @@ class Lead:
                 if self._term is not term:
                     break
                 due = hub.due
-            ready = set() if due else {descriptor for descriptor, _ in poll.poll()}
+            ready = set() if due else {descriptor for descriptor, _ in wait(poll, self._busy_poll)}
             if self._heard in ready:
                 self._hear()
         self._hear()

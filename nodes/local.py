@@ -54,6 +54,7 @@ class LocalOptions(NodeOptions, kw_only=True, tag="local"):
     http_port: int = 8000
     gateways: int = 1
     slots: int = 64
+    busy_poll: bool = True
     app_dirs: list[str] = []
     state_dir: str = ""
     policy: str = "random"
@@ -141,6 +142,7 @@ class _Fabric:
                     name="worker",
                     join=[self.address],
                     slots=options.slots,
+                    busy_poll=options.busy_poll,
                     app_dirs=options.app_dirs,
                     code_dir=str(run_directory.code),
                     told_elsewhere=True,
@@ -301,6 +303,7 @@ def _parse(arguments: Sequence[str] | None) -> LocalOptions:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--gateways", type=int, default=1, help="processes that answer HTTP, on one port")
     parser.add_argument("--slots", type=int, default=64)
+    parser.add_argument("--no-busy-poll", dest="busy_poll", action="store_false")
     parser.add_argument("--name", default="")
     parser.add_argument("--app-dir", action="append", help="a folder with user code; repeatable")
     parser.add_argument("--queueing-policy", default="random")
@@ -319,6 +322,7 @@ def _parse(arguments: Sequence[str] | None) -> LocalOptions:
         http_port=given.port,
         gateways=given.gateways,
         slots=given.slots,
+        busy_poll=given.busy_poll,
         name=given.name,
         app_dirs=[os.path.abspath(path) for path in given.app_dir or ()],
         policy=given.queueing_policy,

@@ -106,7 +106,7 @@ class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
     app_dirs: folders that user code is imported from; code_dir: where the embedded fabric leaves the code files of its
     own user ("" for none).  told_elsewhere: whoever has a backend made is told on the same terminal why it cannot
     start, so the log has that as information only.  head_start_s: one replica process is started before it is known
-    what it will run, and kept for so long until it is needed; 0 for none.
+    what it will run, and kept for so long until it is needed; 0 for none.  busy_poll: replicas may poll for calls.
     """
 
     max_routers: int = DEFAULT_MAX_ROUTERS
@@ -116,6 +116,7 @@ class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):
     code_dir: str = ""
     told_elsewhere: bool = False
     head_start_s: float = 0.0
+    busy_poll: bool = True
 
 
 class TogetherOptions(NodeOptions, kw_only=True, tag="together"):

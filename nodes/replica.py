@@ -68,7 +68,7 @@ class ReplicaSpec(msgspec.Struct, kw_only=True):
     backend's replicas.  version: of the code, shown to the routers.  config: of :class:`zserve.config.BackendConfig`.
     routers: addresses to dial; more are learned from them.  status_fd: where to report (-1: nowhere).
     log_level: one of :data:`zserve.nodes.logs.LEVELS`; log_json: one JSON object a line, on a terminal too.
-    debug: tracebacks go to clients.
+    debug: tracebacks go to clients.  busy_poll: it may poll for calls (see :mod:`zserve.channel.busy_poll`).
     """
 
     node: str
@@ -87,6 +87,7 @@ class ReplicaSpec(msgspec.Struct, kw_only=True):
     log_level: str = "info"
     log_json: bool = False
     debug: bool = False
+    busy_poll: bool = True
     stuck_after_s: float = 30.0
 
 
@@ -265,6 +266,7 @@ class _Replica:
 
         from .health import HealthChecks
         from .lead import Lead
+        from .processors import may_poll
 
         spec = self._spec
         info = NodeInfo(
@@ -309,7 +311,7 @@ class _Replica:
             on_turn=self._on_turn,
             security=from_environment(spec.routers),
         )
-        self._lead = Lead(hub, core, executor, shared, lock)
+        self._lead = Lead(hub, core, executor, shared, lock, busy_poll=spec.busy_poll and may_poll())
         hub.start()
         self._reporter.tell("ready", pid=os.getpid(), cpu_s=round(time.process_time(), 4))
         if handler.checks_health:

@@ -187,6 +187,7 @@ class _Worker:
                 "log_level": options.log_level,
                 "log_json": not os.isatty(2),
                 "debug": options.debug,
+                "busy_poll": options.busy_poll,
             }
         )
 

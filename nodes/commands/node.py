@@ -21,6 +21,7 @@ from ..settings import setting
 from .limits import LIMIT_OPTIONS, http_limits, limit_options
 from .options import (
     app_dir_option,
+    busy_poll_option,
     check_queueing_policy,
     debug_option,
     gateways_option,
@@ -48,6 +49,7 @@ _OF_ROLES = {
     "tls_cert": ("gateway",),
     "tls_key": ("gateway",),
     "slots": ("worker",),
+    "busy_poll": ("worker",),
     "resources": ("worker",),
     "app_dir": ("worker", "router"),
     "max_routers": ("gateway", "worker"),
@@ -124,6 +126,7 @@ _ADDRESS = _Parsed("ADDRESS", node_address)
 @limit_options
 @gateways_option
 @slots_option
+@busy_poll_option
 @setting(
     "--resource",
     "resources",
@@ -269,6 +272,7 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
         WorkerOptions(
             max_routers=given["max_routers"],
             slots=given["slots"],
+            busy_poll=given["busy_poll"],
             resources=_resources(given["resources"]),
             app_dirs=[str(given["app_dir"])],
             **common,

@@ -16,6 +16,7 @@ from ..settings import setting
 from .limits import http_limits, limit_options
 from .options import (
     app_dir_option,
+    busy_poll_option,
     check_queueing_policy,
     debug_option,
     gateways_option,
@@ -40,6 +41,7 @@ _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 @http_security_options
 @gateways_option
 @slots_option
+@busy_poll_option
 @app_dir_option
 @queueing_policy_options
 @setting(
@@ -67,6 +69,7 @@ def command(
     port: int,
     gateways: int,
     slots: int,
+    busy_poll: bool,
     app_dir: Path,
     queueing_policy: str,
     policy_kwargs: dict[str, Any],
@@ -111,6 +114,7 @@ def command(
             port=port,
             gateways=gateways,
             slots=slots,
+            busy_poll=busy_poll,
             name=name or target.partition(":")[0],
             app_dir=app_dir,
             state_dir=state_dir,
