@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from zserve.channel.busy_poll import BusyPoll, Wakeful
 from zserve.channel.hub import Hub
 from zserve.cores.gateway import GatewayCore, GatewayLimits
 from zserve.errors import ServeError
@@ -37,6 +38,7 @@ from .keys import open_security
 from .listen import adopt, is_loopback, listen, stop_taking, url_of
 from .metrics import render_gateway
 from .options import GatewayOptions
+from .processors import may_poll
 from .program import Stop, report, run_program
 
 __all__ = ["Gateway", "open_listener", "run"]
@@ -121,6 +123,7 @@ class Gateway:
             neighbours=Neighbours(info.node, options.max_routers, beside.info.node if beside is not None else b""),
         )
         self._hub = Hub(self._core, info, join=plain(options.join), on_turn=self._on_turn, security=security)
+        self._wakeful = Wakeful(asyncio.get_running_loop(), BusyPoll(allowed=options.busy_poll and may_poll()))
         self._tokens: Watched[TokenTable] | None = None
         front: Callable[..., HttpFront] = HttpFront
         if options.tokens:
@@ -228,6 +231,7 @@ class Gateway:
 
     def _on_turn(self) -> None:
         self._front.deliver()
+        self._wakeful.happened()
         if self._core.shutdown_reason:
             self._stop.request(self._core.shutdown_reason)
 

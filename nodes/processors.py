@@ -11,7 +11,7 @@ __all__ = ["may_poll"]
 def may_poll(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> bool:
     """True on two processors or more, unless a control group rations their time: what is spent on waiting is missing
     later then (cgroups(7), ``cpu.max`` of version 2 and ``cpu.cfs_quota_us`` of version 1)."""
-    if len(os.sched_getaffinity(0)) < 2:
+    if _processors() < 2:
         return False
     try:
         lines = own.read_text().splitlines()
@@ -33,6 +33,12 @@ def may_poll(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/sel
                 return False
             group = group.parent
     return True
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _rationed(limit: Path) -> bool:

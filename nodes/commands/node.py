@@ -49,7 +49,7 @@ _OF_ROLES = {
     "tls_cert": ("gateway",),
     "tls_key": ("gateway",),
     "slots": ("worker",),
-    "busy_poll": ("worker",),
+    "busy_poll": ("gateway", "worker"),
     "resources": ("worker",),
     "app_dir": ("worker", "router"),
     "max_routers": ("gateway", "worker"),
@@ -259,6 +259,7 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
             tls_cert=given["tls_cert"],
             tls_key=given["tls_key"],
             processes=given["gateways"],
+            busy_poll=given["busy_poll"],
             **common,
         )
         if role != "gateway" and gateway.processes > 1:

@@ -74,8 +74,8 @@ def busy_poll_option(command: Command) -> Command:
         "--busy-poll/--no-busy-poll",
         default=True,
         show_default=True,
-        help="Replicas may look for the next call again and again for up to 1 ms while calls come one soon after the "
-        "other: they answer sooner, and take more processor time. Never where a cgroup rations that.",
+        help="Gateways and replicas may poll for up to 1.5 ms before they sleep, while requests come soon after each "
+        "other: answers come sooner, for more processor time. Never where a cgroup rations that.",
     )(command)
 
 

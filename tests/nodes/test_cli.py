@@ -69,7 +69,7 @@ def test_version() -> None:
         (["node", "--role", "worker"], "a worker needs --join"),
         (["node", "--role", "gateway", "--role", "worker"], "a gateway and a router can share a process"),
         (["node", "--role", "gateway", "--join", "127.0.0.1:1", "--slots", "2"], "--slots is for a worker"),
-        (["node", "--role", "router", "--no-busy-poll"], "--busy-poll is for a worker"),
+        (["node", "--role", "router", "--no-busy-poll"], "--busy-poll is for a gateway or a worker"),
         (["node", "--role", "router", "--http", ":80"], "--http is for a gateway"),
         (["node", "--role", "router", "--max-routers", "2"], "--max-routers is for a gateway or a worker"),
         (["node", "--role", "gateway", "--join", "127.0.0.1:1", "--app-dir", "."], "is for a worker or a router"),
