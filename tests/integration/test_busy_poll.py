@@ -1,4 +1,4 @@
-"""``--busy-poll``: it reaches the replicas, whoever starts them, and calls come and go with and without it."""
+"""``--busy-poll``: it reaches gateways and replicas, and calls come and go with and without it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_run(app_dir: Path, argument: str, wanted: bool) -> None:
 @pytest.mark.parametrize(("value", "wanted"), [("1", may_poll()), ("0", False)])
 def test_a_worker_node(fabric: Fabric, app_dir: Path, value: str, wanted: bool) -> None:
     fabric.start("router")
-    gateway = fabric.start("gateway")
+    gateway = fabric.start("gateway", env={"ZSERVE_BUSY_POLL": value})
     fabric.start("worker", "--app-dir", str(app_dir), env={"ZSERVE_BUSY_POLL": value})
     fabric.serve("polls", "polls_app:polls")
     fabric.serve("quick", "polls_app:quick")

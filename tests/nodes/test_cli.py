@@ -8,10 +8,12 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from zserve.nodes import cli
+from zserve.nodes.commands import node
 from zserve.nodes.run_directory import RunDirectory
 
 LIMIT_S = 20.0
@@ -152,6 +154,17 @@ def test_settings_of_a_policy_from_a_file_or_the_environment(tmp_path: Path) -> 
     assert "packing_num must be a whole number from 1, not -1" in zserve(
         "--config", str(file), "run", "hello", env=env
     )[2]
+
+
+@pytest.mark.parametrize("roles", [["gateway"], ["gateway", "router"], ["worker"]], ids="+".join)
+@pytest.mark.parametrize("argument", ["--busy-poll", "--no-busy-poll"])
+def test_who_may_poll(monkeypatch: pytest.MonkeyPatch, roles: list[str], argument: str) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(node, "run_role", lambda options: seen.append(options) or 0)
+    line = [word for role in roles for word in ("--role", role)]
+    assert zserve("node", *line, "--join", "tcp://127.0.0.1:1", argument)[0] == 0
+    (options,) = seen
+    assert getattr(options, "gateway", options).busy_poll == (argument == "--busy-poll")
 
 
 # --- in a process of its own ------------------------------------------------------------------------------------------

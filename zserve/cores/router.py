@@ -118,7 +118,7 @@ class RouterCore:
         self._expiry = Expiry(self._entries)  # of deadlines that the gateway does not know: those by slo_ms
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
         self._serving: dict[Peer, BackendQueue] = {}
-        self._touched: dict[str, BackendQueue] = {}
+        self._touched: dict[BackendQueue, None] = {}
         self._waiting: dict[BackendQueue, None] = {}  # those that want to be woken at some time
         self._alone = False  # what is being received came as the only message
         self._next_tick = 0.0
@@ -150,7 +150,7 @@ class RouterCore:
         queue = self._serving.get(peer)
         if queue is not None:
             queue.replica_doubted(peer, bool(cause), now)
-            self._touched[queue.name] = queue
+            self._touched[queue] = None
             self._after(now)
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
@@ -218,13 +218,13 @@ class RouterCore:
         for queue in self._waiting:
             wake = queue.next_wakeup()
             if wake is not None and wake <= now:
-                self._touched[queue.name] = queue
+                self._touched[queue] = None
         for key in self._expiry.due(now):
             self._overdue(key, now)
         for entry, queue in self._back_off.due(now):
             if self._entry(entry.id) is entry:  # somebody still waits for it
                 self._queue_again(entry, queue, now)
-                self._touched[queue.name] = queue
+                self._touched[queue] = None
         self.sync.tick(self.out, now)
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
@@ -322,7 +322,7 @@ class RouterCore:
             if replica is not None:
                 self.out.send(replica, _call(entry, entry.batch, 1, now), head, body)
                 return
-            self._touched[queue.name] = queue
+            self._touched[queue] = None
         elif gateway:
             self._refuse(gateway, message.id, refusal)
 
@@ -338,7 +338,7 @@ class RouterCore:
         run_s, waited_s = message.run_us * 1e-6, (message.queue_us + message.batch_us) * 1e-6
         entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=run_s, waited_s=waited_s)
         if queue:  # something waits
-            self._touched[queue.name] = queue
+            self._touched[queue] = None
         if message.status >= 500:
             self.errors[queue.name] = self.errors.get(queue.name, 0) + 1
         if entry is None:
@@ -363,7 +363,7 @@ class RouterCore:
         if self.relays.chunk(peer, queue, message, body, self._entry(message.id), now):
             del self._entries[message.id]
         if message.end:
-            self._touched[queue.name] = queue
+            self._touched[queue] = None
 
     def _entry(self, key: bytes) -> Entry | None:
         found = self._entries.get(key)
@@ -373,7 +373,7 @@ class RouterCore:
         queue = self._serving.get(peer)
         if queue is not None:
             queue.grant(peer, message.epoch, message.limit, now)
-            self._touched[queue.name] = queue
+            self._touched[queue] = None
         else:
             self._misplace(peer)
 
@@ -405,7 +405,7 @@ class RouterCore:
             cancelled = entry
         if cancelled is not None and cancelled.replica and tell:
             self.out.send(cancelled.replica, Cancel([key]))
-        self._touched[queue.name] = queue
+        self._touched[queue] = None
 
     def can_adopt(self, replica: Peer) -> bool:
         """Whether what runs at a replica can be waited for here."""
@@ -436,7 +436,7 @@ class RouterCore:
             entry = queue.returned(peer, key, now)
             if entry is not None:
                 self._queue_again(entry, queue, now)
-        self._touched[queue.name] = queue
+        self._touched[queue] = None
 
     def _queue_again(self, entry: Entry, queue: BackendQueue, now: float) -> None:
         """What a replica has not answered waits for another one, unless nobody will ever come for it."""
@@ -467,7 +467,7 @@ class RouterCore:
         while self._touched:
             touched = self._touched
             self._touched = {}
-            for queue in touched.values():
+            for queue in touched:
                 self._dispatch(queue, now)
                 if queue.next_wakeup() is not None:
                     self._waiting[queue] = None
@@ -499,7 +499,7 @@ class RouterCore:
     def _join(self, peer: Peer, queue: BackendQueue, now: float) -> None:
         self._serving[peer] = queue
         queue.replica_joined(peer, now)
-        self._touched[queue.name] = queue
+        self._touched[queue] = None
 
     def _gateway_gone(self, peer: Peer, now: float) -> None:
         for key, (entry, _) in list(self._entries.items()):
@@ -518,7 +518,7 @@ class RouterCore:
         for entry in queue.replica_left(peer, now):
             self._lost_with_replica(entry, queue, reason, now)
         self.relays.link_down(peer)
-        self._touched[queue.name] = queue
+        self._touched[queue] = None
 
     def _lost_with_replica(self, entry: Entry, queue: BackendQueue, reason: str, now: float) -> None:
         if not entry.gateway or self.relays.lost(entry):
@@ -605,7 +605,7 @@ class RouterCore:
         if value is None:
             if queue is not None:
                 del self.queues[name]
-                self._touched.pop(name, None)
+                self._touched.pop(queue, None)
                 self._waiting.pop(queue, None)
                 for entry in queue.close():
                     del self._entries[entry.id]
@@ -619,7 +619,7 @@ class RouterCore:
                 self._join(replica, queue, now)
         else:
             queue.configure(value.config, now)
-        self._touched[name] = queue
+        self._touched[queue] = None
 
     def _apply_endpoint(self, name: str, now: float) -> None:
         if self.endpoints.get(name) is None:
