@@ -74,7 +74,7 @@ def busy_poll_option(command: Command) -> Command:
         "--busy-poll/--no-busy-poll",
         default=True,
         show_default=True,
-        help="Gateways and replicas may poll for up to 1.5 ms before they sleep, while requests come soon after each "
+        help="Gateways and replicas may poll for up to 1 ms before they sleep, while requests come soon after each "
         "other: answers come sooner, for more processor time. Never where a cgroup rations that.",
     )(command)
 

@@ -50,7 +50,9 @@ def served() -> Iterator[Fabric]:
 
 @pytest.fixture
 def http(served: Fabric) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=served.gateways[0].http, timeout=20.0) as client:
+    # A pool that closes surplus connections also closes such as another thread has just been given (httpcore 1110).
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+    with httpx.Client(base_url=served.gateways[0].http, timeout=20.0, limits=limits) as client:
         yield client
 
 

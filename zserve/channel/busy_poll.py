@@ -18,7 +18,7 @@ from .loop import Loop
 
 __all__ = ["LONGEST_S", "POLL_S", "TAKEN_S", "BusyPoll", "Wakeful", "wait"]
 
-POLL_S = 0.0015
+POLL_S = 0.001
 """How long to poll in one wait, at most, and how long waits may take on average for that to be worth it."""
 LONGEST_S = 0.032
 """A wait counts for no more than this, so that a single one does not end it for long."""
@@ -32,7 +32,7 @@ class BusyPoll:
     """How long to poll in the next wait.  Pure.
 
     It depends on a moving average of the waits (a thirty-second for the newest): polling ends with the second of two
-    long silences, and where fewer than some 700 messages come in a second, there is none.
+    long silences, and where fewer than a thousand messages come in a second, there is none.
     """
 
     __slots__ = ("_mean_s", "allowed")
