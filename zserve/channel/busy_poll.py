@@ -20,7 +20,7 @@ __all__ = ["LONGEST_S", "POLL_S", "TAKEN_S", "BusyPoll", "Wakeful", "wait"]
 
 POLL_S = 0.001
 """How long to poll in one wait, at most, and how long waits may take on average for that to be worth it."""
-LONGEST_S = 0.032
+LONGEST_S = 0.016
 """A wait counts for no more than this, so that a single one does not end it for long."""
 _NEWEST = 1 / 32
 TAKEN_S = 0.002
