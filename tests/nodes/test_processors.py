@@ -38,31 +38,22 @@ def test_not_on_one_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "free"),
+    ("own", "path", "content", "free"),
     [
-        ("system.slice__zserve.service__cpu.max", "max 100000\n", True),
-        ("system.slice__zserve.service__cpu.max", "150000 100000\n", False),
-        ("system.slice__cpu.max", "400000 100000\n", False),
-        ("cpu.max", "50000 100000\n", False),
-        ("cpu.max", "", True),
-        ("system.slice__other.service__cpu.max", "50000 100000\n", True),
+        (V2, "system.slice__zserve.service__cpu.max", "max 100000\n", True),
+        (V2, "system.slice__zserve.service__cpu.max", "150000 100000\n", False),
+        (V2, "system.slice__cpu.max", "400000 100000\n", False),
+        (V2, "cpu.max", "50000 100000\n", False),
+        (V2, "cpu.max", "", True),
+        (V2, "system.slice__other.service__cpu.max", "50000 100000\n", True),
+        (V1, "cpu__docker__ab12__cpu.cfs_quota_us", "-1\n", True),
+        (V1, "cpu__docker__ab12__cpu.cfs_quota_us", "100000\n", False),
+        (V1, "cpu__cpu.cfs_quota_us", "100000\n", False),
+        (V1, "memory__docker__ab12__cpu.cfs_quota_us", "100000\n", True),
     ],
 )
-def test_version_2(tmp_path: Path, path: str, content: str, free: bool) -> None:
-    assert asked(tmp_path, V2, **{path: content}) is free
-
-
-@pytest.mark.parametrize(
-    ("path", "content", "free"),
-    [
-        ("cpu__docker__ab12__cpu.cfs_quota_us", "-1\n", True),
-        ("cpu__docker__ab12__cpu.cfs_quota_us", "100000\n", False),
-        ("cpu__cpu.cfs_quota_us", "100000\n", False),
-        ("memory__docker__ab12__cpu.cfs_quota_us", "100000\n", True),
-    ],
-)
-def test_version_1(tmp_path: Path, path: str, content: str, free: bool) -> None:
-    assert asked(tmp_path, V1, **{path: content}) is free
+def test_a_limit_on_the_way_to_the_top(tmp_path: Path, own: str, path: str, content: str, free: bool) -> None:
+    assert asked(tmp_path, own, **{path: content}) is free
 
 
 def test_a_container_that_sees_the_path_of_its_host(tmp_path: Path) -> None:
