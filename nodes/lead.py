@@ -27,6 +27,7 @@ from zserve.cores.replica import ReplicaCore
 from zserve.handler.executor import Done, Executor
 from zserve.handler.invoke import HandlerExit
 from zserve.handler.runs import Run
+from zserve.scheduling.credits import AHEAD_S
 
 __all__ = ["Lead"]
 
@@ -150,23 +151,30 @@ class Lead:
         for descriptor in (self._heard, *term.descriptors):
             poll.register(descriptor, select.POLLIN)
         ready = set(term.descriptors)
+        runs: list[Run] = []
         while True:
             with lock:
                 if self._term is not term:
                     break
                 if not hub.read(ready):
                     self._let_go(term)
-                runs, core.runs = core.runs, []
-                self._todo = runs
-            while runs:
+                self._todo = runs = runs + core.runs
+                core.runs = []
+            read_again = monotonic() + AHEAD_S  # nothing urgent waits for longer
+            while runs and monotonic() < read_again:
                 self._todo = runs = self._run(term, runs)
             with lock:
                 if self._term is not term:
                     break
                 due = hub.due
-            ready = set() if due else {descriptor for descriptor, _ in wait(poll, self._busy_poll)}
+            if runs:
+                ready = {descriptor for descriptor, _ in poll.poll(0)}
+            else:
+                ready = set() if due else {descriptor for descriptor, _ in wait(poll, self._busy_poll)}
             if self._heard in ready:
                 self._hear()
+        while runs:  # those it had when the lead ended
+            self._todo = runs = self._run(term, runs)
         self._hear()
 
     def _hear(self) -> None:

@@ -804,16 +804,13 @@ def quick_run(bench: Bench, *numbers: int) -> None:
     bench.take()
 
 
-def test_calls_are_quick_when_they_are_short_and_few() -> None:
+def test_calls_are_quick_when_they_are_short_however_many_there_are() -> None:
     bench = Bench()
     for number in range(100):
         quick_run(bench, number)
     assert bench.core.quick
     assert not bench.core.busy
     quick_run(bench, *range(100, 120))
-    assert not bench.core.quick, "twenty at a time are a crowd, however short they are"
-    for number in range(200, 300):
-        quick_run(bench, number)
     assert bench.core.quick
     bench.receive(call(300))
     assert bench.core.busy

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zserve.config import BackendConfig
-from zserve.handler.pace import FEW_CALLS, QUICK_RUN_S, QUICK_RUNS, Pace
+from zserve.handler.pace import QUICK_RUN_S, QUICK_RUNS, Pace
 
 
 def pace(config: BackendConfig | None = None, **what: Any) -> Pace:
@@ -33,17 +33,6 @@ def test_one_that_is_not_quick_begins_it_anew() -> None:
     run(one, 1, 2 * QUICK_RUN_S)
     run(one, QUICK_RUNS - 1)
     assert not one.quick
-
-
-def test_a_crowd_begins_it_anew() -> None:
-    one = pace()
-    run(one, 100)
-    one.saw(FEW_CALLS)
-    assert one.quick
-    one.saw(FEW_CALLS + 1)
-    assert not one.quick
-    run(one, QUICK_RUNS)
-    assert one.quick
 
 
 @pytest.mark.parametrize(

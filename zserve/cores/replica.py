@@ -97,7 +97,6 @@ class ReplicaCore:
         self._replies = Replies(self.out, self._credits)
         self.streams = ReplicaStreams(self.out, self._replies, self._recent)
         self._held = self._replies.held
-        self._at_once = 0  # calls, when some of them were answered
         self._answered: list[tuple[Run, Sequence[Answer]]] = []
         self._next_tick = 0.0
         self._progress_at = 0.0
@@ -133,7 +132,7 @@ class ReplicaCore:
 
     @property
     def quick(self) -> bool:
-        """Whether calls are so short and so few that the thread which runs them may as well receive and answer them."""
+        """Whether calls are so short that the thread which runs them may as well receive and answer them."""
         return self._pace.quick and not self.draining
 
     @property
@@ -307,7 +306,6 @@ class ReplicaCore:
     def answer(self, done: Sequence[Done], now: float) -> None:
         """The first half of :meth:`finished`, for a shell that sends the answers before it goes on with the other."""
         held = self._held
-        self._at_once = max(self._at_once, len(held))
         ended = self._table.ended
         send = self.out.send
         answered = self._answered
@@ -354,8 +352,6 @@ class ReplicaCore:
                 waiters = call.waiters
                 if len(waiters) == 1 and not call.gone:
                     freed[waiters[0]] = freed.get(waiters[0], 0) + 1
-        self._pace.saw(self._at_once)
-        self._at_once = 0
         for peer, count in freed.items():
             self._credits.finished(peer, count)
         self._progress_at = now

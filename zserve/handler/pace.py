@@ -18,9 +18,6 @@ LONG_RUN_S = 0.020
 QUICK_RUN_S = 0.0005
 QUICK_RUNS = 16
 """After so many runs in succession that took no longer than this, calls count as quick."""
-FEW_CALLS = 4
-"""More at a time are a crowd: then it is better to receive some while others run.  Echo, 64 connections: 1.15 times the
-answers."""
 
 
 class Pace:
@@ -54,11 +51,6 @@ class Pace:
         threaded = self._mixed or not self._asynchronous
         self.threads = 1 if limit is None or not threaded else min(MAX_THREADS, -(-limit // self.batch))
 
-    def saw(self, calls: int) -> None:
-        """There were so many *calls* here at a time."""
-        if calls > FEW_CALLS:
-            self._quick_runs = 0
-
     def learn(self, run_s: float, calls: int) -> None:
         """A run of *calls* calls took *run_s* seconds."""
         call_s = run_s / calls
@@ -71,7 +63,7 @@ class Pace:
 
     @property
     def quick(self) -> bool:
-        """Whether runs are so short and so few that whoever calls the user's code may as well do all the rest, too."""
+        """Whether runs are so short that whoever calls the user's code may as well do all the rest, too."""
         return self._quick_runs >= QUICK_RUNS and self.threads == 1 and not (self._asynchronous or self._mixed)
 
     @property

@@ -1,0 +1,106 @@
+"""However much there is to run, the handler's thread reads its sockets in between."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from threading import RLock
+from typing import Any
+
+import pytest
+
+from nodes import lead as module
+from nodes.lead import Lead
+from zserve.handler.runs import Run
+from zserve.scheduling.credits import AHEAD_S
+
+from ..handler.samples import run_of
+
+RUN_S = 0.6 * AHEAD_S
+RUNS = 10
+
+
+class Site:
+    """Hub, core, executor and loop in one, and a clock that only runs in user code."""
+
+    def __init__(self) -> None:
+        self.now = 1.0
+        self.descriptors = os.pipe()
+        self.read_after: list[int] = []
+        self.ran: list[Run] = []
+        self.answered = 0
+        self.runs = [run_of() for _ in range(RUNS)]
+        self.waiting = [run_of() for _ in range(RUNS)]  # in the core, until there is room for them
+        self.quick, self.busy, self.due = True, False, False
+        self.threads, self.jobs = 1, deque[Any]()
+        self.lead = Lead(self, self, self, self, RLock(), busy_poll=False)  # type: ignore[arg-type]
+
+    # the hub
+    def lend(self, what: Callable[[], None] | None = None) -> list[int]:
+        if what is not None:
+            self.jobs.append(what)
+        return [self.descriptors[0]]
+
+    def read(self, ready: set[int]) -> bool:
+        self.read_after.append(len(self.ran))
+        return True
+
+    def tell(self, event: Callable[..., None], *arguments: Any) -> None:
+        event(*arguments)
+
+    def take_back(self) -> None: ...
+
+    # the core
+    def answer(self, done: list[Any], now: float) -> None:
+        self.answered += len(done)
+
+    def account(self, now: float) -> None:
+        if self.waiting:
+            self.runs.append(self.waiting.pop())
+        if self.answered == 2 * RUNS:
+            self.lead.end()
+
+    # the executor
+    def execute(self, run: Run, on_stream: object) -> list[Any]:
+        run.started = self.now
+        self.now += RUN_S
+        run.ended = self.now
+        self.ran.append(run)
+        return []
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    site = Site()
+    monkeypatch.setattr(module, "monotonic", lambda: site.now)
+    yield site
+    site.lead.close()
+    for descriptor in site.descriptors:
+        os.close(descriptor)
+
+
+def test_it_reads_every_two_milliseconds(site: Site) -> None:
+    site.lead.offer()
+    site.jobs.popleft()()
+    assert site.read_after == list(range(0, 2 * RUNS, 2))
+    assert len(set(site.ran)) == site.answered == 2 * RUNS
+
+
+def test_what_it_had_when_the_lead_ended_is_run(site: Site) -> None:
+    reported: list[Any] = []
+    site.report = reported.extend  # type: ignore[attr-defined]
+    read = site.read
+
+    def read_and_end(ready: set[int]) -> bool:
+        if len(site.ran) == 4:
+            site.lead.end()
+        return read(ready)
+
+    site.read = read_and_end  # type: ignore[method-assign]
+    site.lead.offer()
+    site.jobs.popleft()()
+    assert site.read_after == [0, 2, 4]
+    assert site.answered == 4
+    assert [run for run, _ in reported] == site.ran[4:]
+    assert len(reported) == RUNS, "those given to it, and no more"
