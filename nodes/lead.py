@@ -168,9 +168,12 @@ class Lead:
                     break
                 due = hub.due
             if runs:
-                ready = {descriptor for descriptor, _ in poll.poll(0)}
+                found = poll.poll(0)
+            elif due:
+                found = []
             else:
-                ready = set() if due else {descriptor for descriptor, _ in wait(poll, self._busy_poll)}
+                found = wait(poll, self._busy_poll)
+            ready = {descriptor for descriptor, _ in found}
             if self._heard in ready:
                 self._hear()
         while runs:  # those it had when the lead ended
