@@ -27,6 +27,9 @@ GROWTH = 64 << 20
 """Bytes that a router may have more afterwards, however many messages there were: for the 1,024 that ZeroMQ queues for
 it, some of them large, the C library keeps the room."""
 
+LINKS = 6
+"""Of each router: two with the other one (both dial), the gateway, the worker node, the replica, and who asks."""
+
 
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
@@ -106,7 +109,7 @@ def test_whatever_is_sent_is_refused_and_counted_and_nothing_of_it_stays(
 ) -> None:
     node, marker = fabric.routers[router], tmp_path / "bomb"
     fuzzer = SocketFuzzer(SEED + router, node.address, published(fabric, router), marker)
-    links = figures(fabric, router)["transport"]["links"]
+    eventually(lambda: figures(fabric, router)["transport"]["links"] == LINKS, "all are linked", 60.0)
     count = refused(fabric, router)
     before = 0
     try:
@@ -120,7 +123,7 @@ def test_whatever_is_sent_is_refused_and_counted_and_nothing_of_it_stays(
         fuzzer.close()
     assert refused(fabric, router) - wanted <= fuzzer.raw, "nothing else is"
     assert not marker.exists()
-    eventually(lambda: figures(fabric, router)["transport"]["links"] <= links, "no link is left", 60.0)
+    eventually(lambda: figures(fabric, router)["transport"]["links"] == LINKS, "no link is left", 60.0)
     assert node.process.poll() is None
     assert memory(node) - before < GROWTH, f"{(memory(node) - before) / 1e6:.1f} MB more than before"
     for gateway in fabric.gateways:
