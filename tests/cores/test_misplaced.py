@@ -47,6 +47,6 @@ def test_what_a_role_may_not_send_changes_nothing_and_is_counted(role: str, mess
     assert bench.router.sync.registry.digest() == digest
     assert not bench.router.shutdown_reason
     assert bench.router.out.take() == {}
-    assert len(bench.router._entries) == 1, "the request still waits for its answer"
+    assert len(bench.router.entries) == 1, "the request still waits for its answer"
     if isinstance(message, Records):
         assert bench.router.sync.registry.endpoint("forged") is None

@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from zserve.config import BackendConfig, user_config_digest
+from zserve.cores.intake import SLACK_S
 from zserve.cores.parking import PARK_S
 from zserve.cores.retries import BACK_OFF_S, MAX_ATTEMPTS
-from zserve.cores.router import SLACK_S, RouterCore
+from zserve.cores.router import RouterCore
 from zserve.registry.sync import ConfigSync
 from zserve.wire.messages import (
     FLAG_DEFAULT_DEADLINE,
@@ -335,7 +336,7 @@ def test_one_that_backs_off_may_not_be_wanted_any_more(bench: Bench, how: str) -
     bench.now += 2.0
     bench.router.tick(bench.now)
     assert bench.sent(left, Call) == []
-    assert bench.router._entries == {}
+    assert bench.router.entries == {}
 
 
 def test_retries_have_a_budget(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""A request that comes by itself leaves past the heap just as it would through it."""
+"""Requests leave past the heap just as they would through it; those answered together are as answered one by one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from zserve.scheduling.entry import NO_DEADLINE, Entry
 
 PEERS = (b"one", b"two", b"three")
 
+REQUEST = st.tuples(
+    st.one_of(st.just(NO_DEADLINE), st.floats(-0.01, 0.2), st.just(30.0), st.floats(29.0, 30.0)),
+    st.sampled_from([0, 0, 0, 1, 2]),
+    st.sampled_from([0, 10, 10_000]),
+)
+
 STEPS = st.lists(
     st.one_of(
-        st.tuples(
-            st.just("request"),
-            st.one_of(st.just(NO_DEADLINE), st.floats(-0.01, 0.2), st.just(30.0)),
-            st.integers(0, 2),
-            st.sampled_from([0, 10, 10_000]),
-        ),
-        st.tuples(st.just("answer"), st.booleans(), st.floats(0.0, 0.02)),
+        st.tuples(st.just("requests"), st.lists(REQUEST, min_size=1, max_size=4)),
+        st.tuples(st.just("answers"), st.lists(st.tuples(st.booleans(), st.floats(0.0, 0.02)), min_size=1, max_size=4)),
         st.tuples(st.just("grant"), st.sampled_from(PEERS), st.integers(0, 3)),
         st.tuples(st.just("pause"), st.floats(0.0, 0.3)),
         st.tuples(st.just("cancel"), st.booleans()),
@@ -42,6 +43,7 @@ class Side:
         self.past = past
         self.seen: list[Any] = []
         self.passed = 0
+        self.together = 0
         self.open: list[Entry] = []
         self.limits = dict.fromkeys(PEERS[:replicas], 3)
         for peer, limit in self.limits.items():
@@ -51,14 +53,10 @@ class Side:
     def step(self, number: int, step: tuple[Any, ...], now: float) -> None:
         kind = step[0]
         queue = self.queue
-        if kind == "request":
-            self.request(number, step, now)
-        elif kind == "answer":
-            running = [entry for entry in self.open if entry.replica]
-            if running:
-                entry = running[0]
-                self.open.remove(entry)
-                queue.completed(entry.replica, entry.id, now, ok=step[1], run_s=step[2])
+        if kind == "requests":
+            self.requests([8 * number + index for index in range(len(step[1]))], step[1], now)
+        elif kind == "answers":
+            self.answers(step[1], now)
         elif kind == "grant" and step[1] in self.limits:
             self.limits[step[1]] += step[2]
             queue.grant(step[1], 1, self.limits[step[1]], now)
@@ -66,7 +64,7 @@ class Side:
             entry = self.open[-1]
             queue.cancel(entry.id, now)
             if step[1]:  # and its gateway sends it again
-                self.request(int.from_bytes(entry.id, "big"), ("request", NO_DEADLINE, 0, 10), now)
+                self.requests([int.from_bytes(entry.id, "big")], [(NO_DEADLINE, 0, 10)], now)
         elif kind == "doubt":
             queue.replica_doubted(step[1], step[2], now)
         elif kind == "leave" and step[1] in self.limits:
@@ -76,23 +74,52 @@ class Side:
             self.open = [entry for entry in self.open if entry.replica != step[1]]
         self.after(now)
 
-    def request(self, number: int, step: tuple[Any, ...], now: float) -> None:
-        entry = Entry(
-            id=number.to_bytes(4, "big"), endpoint="e", deadline=now + step[1], priority=step[2], method="", flags=0,
-            size=step[3], head=b"", body=b"", gateway=b"g", arrived=now,
-        )  # fmt: skip
-        self.open.append(entry)
+    def requests(self, numbers: list[int], requests: list[tuple[float, int, int]], now: float) -> None:
+        entries = [
+            Entry(
+                id=number.to_bytes(4, "big"), endpoint="e", deadline=now + left_s, priority=priority,
+                method="", flags=0, size=size, head=b"", body=b"", gateway=b"g", arrived=now,
+            )
+            for number, (left_s, priority, size) in zip(numbers, requests, strict=True)
+        ]  # fmt: skip
+        self.open += entries
         if self.past:
-            replica = self.queue.pass_by(entry, now)
-            if replica is not None:
-                assert entry.replica == replica
-                self.passed += 1
-                self.seen.append((replica, entry.batch, [entry.id]))
+            leaving = self.queue.pass_by(list(entries), now)
+            for replica, together in leaving:
+                for entry in together:
+                    assert entry.replica == replica
+                    self.passed += 1
+                    self.seen.append((replica, entry.batch, [entry.id]))
+            if leaving:
                 return
-        refusal = self.queue.offer(entry, now)
-        if refusal is not None:
-            self.seen.append((entry.id, refusal.status))
-            self.open.remove(entry)
+        for entry in entries:
+            refusal = self.queue.offer(entry, now)
+            if refusal is not None:
+                self.seen.append((entry.id, refusal.status))
+                self.open.remove(entry)
+
+    def answers(self, answers: list[tuple[bool, float]], now: float) -> None:
+        """Of the replica that has the oldest request, to its oldest ones."""
+        running = [entry for entry in self.open if entry.replica]
+        ended = [entry for entry in running if entry.replica == running[0].replica][: len(answers)]
+        if not ended:
+            return
+        self.open = [entry for entry in self.open if entry not in ended]
+        replica, ids = ended[0].replica, [entry.id for entry in ended]
+        done: list[Any] | None = None
+        if self.past and all(ok for ok, _ in answers):
+            before = self.queue.in_flight
+            done = self.queue.answered(replica, ids, now, lambda number: answers[number][1])
+            if done is None:
+                assert self.queue.in_flight == before
+            else:
+                self.together += 1
+        if done is None:
+            done = [
+                self.queue.completed(replica, id_, now, ok=ok, run_s=run_s)
+                for id_, (ok, run_s) in zip(ids, answers, strict=False)
+            ]
+        self.seen.append([None if entry is None else entry.id for entry in done])
 
     def after(self, now: float) -> None:
         for dispatch in self.queue.dispatch(now):
@@ -129,7 +156,41 @@ def test_past_the_heap_all_is_as_through_it(
 
 def test_it_is_used_where_it_can_be() -> None:
     side = Side(BackendConfig(), 1, past=True)
+    step = ("requests", [(NO_DEADLINE, 0, 10)])
     for number in range(4):
-        side.step(number, ("request", NO_DEADLINE, 0, 10), 1.0 + number * 0.001)
+        side.step(number, step, 1.0 + number * 0.001)
     assert side.passed == 3  # there is no credit for the fourth
     assert len(side.queue) == 1
+
+
+def test_so_it_is_for_requests_that_come_together() -> None:
+    side = Side(BackendConfig(), 3, past=True)
+    side.step(0, ("requests", [(30.0, 0, 10), (NO_DEADLINE, 0, 10), (29.0, 0, 10), (30.0, 0, 10)]), 1.0)
+    assert side.passed == 0, "how long they have to wait is not known yet"
+    for now in (1.001, 1.002):
+        side.step(1, ("answers", [(True, 0.001)] * 2), now)
+        side.step(1, ("grant", PEERS[0], 3), now)
+    side.step(2, ("requests", [(30.0, 0, 10), (NO_DEADLINE, 0, 10), (29.0, 0, 10)]), 1.003)
+    side.step(3, ("requests", [(30.0, 0, 10), (NO_DEADLINE, 0, 10), (29.0, 0, 10)]), 1.004)
+    assert side.passed == 3
+    first, second, third = side.seen[-3:]
+    assert [one[2][0][-1] & 7 for one in (first, second, third)] == [2, 0, 1], "the most urgent first"
+    assert side.together
+
+
+def test_a_group_with_no_credit_for_all_goes_through_the_heap() -> None:
+    side = Side(BackendConfig(), 1, past=True)
+    side.step(0, ("requests", [(NO_DEADLINE, 0, 10)] * 4), 1.0)
+    assert side.passed == 0
+    assert len(side.queue) == 1
+
+
+def test_an_id_that_is_answered_twice_at_a_time_is_looked_at_by_itself() -> None:
+    side = Side(BackendConfig(), 1, past=True)
+    side.step(0, ("requests", [(NO_DEADLINE, 0, 10)] * 2), 1.0)
+    one = side.open[0]
+    assert side.queue.answered(one.replica, [one.id, one.id], 1.1, lambda number: 0.1) is None
+    assert side.queue.in_flight == 2
+    assert side.queue.answered(one.replica, [one.id, b"unknown"], 1.1, lambda number: 0.1) is None
+    assert side.queue.answered(b"stranger", [one.id], 1.1, lambda number: 0.1) is None
+    assert side.queue.answered(one.replica, [one.id], 1.1, lambda number: 0.1) == [one]

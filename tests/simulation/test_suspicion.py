@@ -11,6 +11,17 @@ from zserve.testing.gateways import SimGateway, Ticket
 from zserve.testing.simulate import simulate
 
 
+class Overheard:
+    """A core, but for some of its methods."""
+
+    def __init__(self, core: Any, **methods: Any) -> None:
+        self._core = core
+        vars(self).update(methods)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+
 class Ears:
     """What the cores of a fabric are told about their links, by (node that is told, node that it is about)."""
 
@@ -41,7 +52,7 @@ class Ears:
             self.downs.append((name, names.get(peer, ""), reason))
             down(peer, reason, now)
 
-        core.link_doubted, core.link_down = link_doubted, link_down
+        links.core = Overheard(core, link_doubted=link_doubted, link_down=link_down)
 
     def causes(self, about: str, told: str = "") -> list[str]:
         return [cause for who, whom, cause in self.doubts if whom == about and (not told or who == told)]

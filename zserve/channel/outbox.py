@@ -59,6 +59,27 @@ class Outbox:
                 del pending[peer]
                 self._flush(peer, parcels)
 
+    def send_all(self, peer: Peer, parcels: list[Parcel]) -> None:
+        """Queue *parcels*, which are not empty and the outbox's from now on, for *peer*, as :meth:`send` does with each
+        of them."""
+        pending = self.pending
+        if not pending and self._wake is not None:
+            self._wake()
+        before = pending.get(peer)
+        if before is not None:
+            before.extend(parcels)
+            parcels = before
+        if len(parcels) < CHUNK or self._flush is None:
+            pending[peer] = parcels
+            return
+        if before is not None:
+            del pending[peer]
+        rest = len(parcels) % CHUNK
+        for start in range(0, len(parcels) - rest, CHUNK):
+            self._flush(peer, parcels[start : start + CHUNK])
+        if rest:
+            pending[peer] = parcels[-rest:]
+
     def send_first(self, peer: Peer, message: Any) -> None:
         """Queue *message* for *peer* in front of what waits for it: where the other side's links look for theirs."""
         pending = self.pending

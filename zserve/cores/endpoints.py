@@ -20,10 +20,11 @@ MAX_NOTICES = 64
 class Endpoint:
     """One endpoint's traffic: a policy over its weights, and shadows beside it.
 
-    only: the one backend that all requests go to, "" where there is a choice.  shadowed: whether there are shadows.
+    only: the one backend that all requests go to, "" where there is a choice.  watches: whether the policy may look at
+    how much each has before it.  shadowed: whether there are shadows.
     """
 
-    __slots__ = ("_own", "_policy", "_shadows", "only", "shadowed", "value")
+    __slots__ = ("_own", "_policy", "_shadows", "only", "shadowed", "value", "watches")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Endpoint:
             else:
                 self._own = OwnPolicy(value.policy, traffic, rng, backlog, value.policy_kwargs, load, complain)
                 self._policy = ShardKey(traffic, self._own)
+        self.watches = not self.only and (self._own is not None or value.policy == "power_of_two")
         self._shadows = Shadows(value.shadows, rng) if value.shadows else None
         self.shadowed = self._shadows is not None
 

@@ -26,6 +26,7 @@ class Expiry:
         self._limit = _SLACK
 
     def add(self, deadline: float, key: bytes) -> None:
+        """*key* has to be alive already: what is not may be gone from the heap at any time."""
         heap = self._heap
         heapq.heappush(heap, (deadline, key))
         if len(heap) > self._limit:

@@ -166,7 +166,7 @@ class Inquiries:
             budget_us = max(0, budget_us - int((now - inquiry.arrived) * 1e6))
         # A copy: a gateway in the same process may send this very message once more, and has to say so then, too.
         anew = msgspec.structs.replace(message, flags=message.flags & ~FLAG_AGAIN, budget_us=budget_us)
-        self._router.take_in(inquiry.gateway, anew, inquiry.head, inquiry.body, now)
+        self._router.intake.take_in(inquiry.gateway, anew, inquiry.head, inquiry.body, now)
 
     def _unasked(self, inquiry: Inquiry) -> str:
         """Replicas that are there, and have not said anything."""

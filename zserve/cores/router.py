@@ -1,18 +1,16 @@
 """The router's decisions on the data path: which backend, which queue, which replica, and what if one dies.
 
-Follow a request: :meth:`RouterCore._on_request` draws the backend and offers the request to that backend's queue;
+Follow a request: :class:`.intake.Intake` draws the backend and offers the request to that backend's queue;
 :meth:`RouterCore._dispatch` sends what the queue releases; :meth:`RouterCore._on_result` passes the answer on.  Control
 calls and status are in :mod:`zserve.cores.control`.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
-
-import msgspec
 
 from ..channel.outbox import Outbox, Parcel, Peer
 from ..errors import Refusal
@@ -25,12 +23,7 @@ from ..scheduling.latency import Latencies
 from ..scheduling.room import QUEUED_BYTES, Room
 from ..scheduling.traffic import PolicyLoader, resolve_policy
 from ..wire.messages import (
-    FLAG_AGAIN,
-    FLAG_DEFAULT_DEADLINE,
     FLAG_IDEMPOTENT,
-    FLAG_STREAMS,
-    NO_BUDGET,
-    Call,
     Cancel,
     Chunk,
     Confirmed,
@@ -54,6 +47,7 @@ from .control import ControlDesk
 from .endpoints import EndpointTable
 from .expiry import Expiry
 from .inquiries import Inquiries
+from .intake import Intake, call_of
 from .parking import Parking
 from .relays import Relays
 from .replicas import ReplicaTable
@@ -63,8 +57,7 @@ __all__ = ["ORIGIN_ROUTER", "RouterCore"]
 
 ORIGIN_ROUTER = 2
 _TICK_S = 1.0
-SLACK_S = 0.05
-"""How much later than its deadline a request that runs is answered with 504: its answer may be on its way."""
+_MESSAGE = itemgetter(0)  # of a parcel
 
 
 class RouterCore:
@@ -75,6 +68,42 @@ class RouterCore:
     *queued_bytes* is the limit of what waits in all queues together; *load_policy* imports the policies that users
     supply.
     """
+
+    __slots__ = (
+        "_back_off",
+        "_next_tick",
+        "_serving",
+        "_waiting",
+        "control",
+        "default_policy",
+        "default_policy_kwargs",
+        "doubts",
+        "endpoints",
+        "entries",
+        "errors",
+        "expiry",
+        "gateways",
+        "inquiries",
+        "intake",
+        "late_results",
+        "latencies",
+        "leaving",
+        "misplaced",
+        "out",
+        "parking",
+        "queues",
+        "relays",
+        "replicas",
+        "requests",
+        "retried",
+        "retries",
+        "rng",
+        "room",
+        "shutdown_reason",
+        "sync",
+        "touched",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -102,6 +131,7 @@ class RouterCore:
         self.parking = Parking()
         self.room = Room(queued_bytes)
         self.inquiries = Inquiries(self)
+        self.intake = Intake(self)
         self.retries = RetryBudget()
         self._back_off = BackOff(random.Random(rng.getrandbits(64)))
         self.default_policy = policy
@@ -113,14 +143,13 @@ class RouterCore:
         self.late_results = 0
         self.misplaced = 0  # messages that the peer's role may not send
         self.transport: Callable[[], Mapping[str, Any]] = dict  # counters of the shell, for status
-        self._gateways: dict[Peer, None] = {}  # in the order of joining: a set has another one in each process
-        self._entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
-        self._expiry = Expiry(self._entries)  # of deadlines that the gateway does not know: those by slo_ms
+        self.gateways: dict[Peer, None] = {}  # in the order of joining: a set has another one in each process
+        self.entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
+        self.expiry = Expiry(self.entries)  # of deadlines that the gateway does not know: those by slo_ms
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
         self._serving: dict[Peer, BackendQueue] = {}
-        self._touched: dict[BackendQueue, None] = {}
+        self.touched: dict[BackendQueue, None] = {}
         self._waiting: dict[BackendQueue, None] = {}  # those that want to be woken at some time
-        self._alone = False  # what is being received came as the only message
         self._next_tick = 0.0
         self._apply_config(0.0)
 
@@ -131,7 +160,7 @@ class RouterCore:
         self.inquiries.link_up(now)
         self.sync.link_up(peer, hello, self.out, now)
         if role in ("gateway", "caller"):  # a caller is a gateway without HTTP: the handles of one process
-            self._gateways[peer] = None
+            self.gateways[peer] = None
         elif role == "replica":
             self.replicas.add(peer, hello)
             self.inquiries.joined(peer, hello, now)
@@ -150,66 +179,84 @@ class RouterCore:
         queue = self._serving.get(peer)
         if queue is not None:
             queue.replica_doubted(peer, bool(cause), now)
-            self._touched[queue] = None
+            self.touched[queue] = None
             self._after(now)
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         self.doubts.pop(peer, None)
         self.sync.link_down(peer, now, reason)
-        if peer in self._gateways:
-            del self._gateways[peer]
+        if peer in self.gateways:
+            del self.gateways[peer]
             self._gateway_gone(peer, now)
         self._replica_gone(peer, reason, now)
         self.control.link_down(peer, now)
         self._after(now)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
-        self._alone = len(parcels) == 1 and type(parcels[0][0]) is Request
-        for message, head, body in parcels:
+        if len(parcels) == 1:
+            ((message, head, body),) = parcels
             kind = type(message)
-            if kind is Result:
+            if kind is Request:
+                self.intake.arrived(peer, parcels, now)
+            elif kind is Result:
                 self._on_result(peer, message, head, body, now)
-            elif kind is Request:
-                self._on_request(peer, message, head, body, now)
-            elif kind is Grant:
-                self._on_grant(peer, message, now)
-            elif kind is Cancel:
-                self._on_cancel(peer, message, now)
-            elif kind is Return:
-                self._on_return(peer, message, now)
-            elif kind is Chunk:
-                self._on_chunk(peer, message, body, now)
-            elif kind is Recalled:
-                if self.sync.role_of(peer) == "replica":
-                    self.inquiries.recalled(peer, message, now)
-                else:
-                    self.misplaced += 1
-            elif kind is Consumed:
-                if peer in self._gateways:
-                    self.relays.consumed(peer, message, self._entry(message.id))
-                else:
-                    self.misplaced += 1
-            elif kind is Control:
-                self.control.call(peer, message, now)
-            elif kind is Report:
-                self._on_report(peer, message, now)
-            elif kind is Shutdown:
-                self._on_shutdown(peer, message)
-            elif kind is Confirmed:
-                self.control.confirmed(peer, message)
-            elif (kind is Pull and self.sync.role_of(peer) == "client") or not self.sync.receive(
-                peer, message, self.out, now
-            ):
-                self.misplaced += 1
-            elif kind is View or kind is ViewChange:
-                self.control.views_changed(now)
-            elif kind is Ping:
-                self.replicas.heard(peer, message.progress_us, now)
-        self._alone = False
+            else:
+                self._on_other(peer, message, body, now)
+        else:
+            for kind, alike in _in_runs(parcels):
+                self._on_alike(peer, kind, alike, now)
         self._after(now)
 
+    def _on_alike(self, peer: Peer, kind: type, parcels: Sequence[Parcel], now: float) -> None:
+        """Messages of one kind."""
+        if kind is Request:
+            self.intake.arrived(peer, parcels, now)
+        elif kind is not Result:
+            for message, _, body in parcels:
+                self._on_other(peer, message, body, now)
+        elif len(parcels) == 1 or not self._on_results(peer, parcels, now):
+            for message, head, body in parcels:
+                self._on_result(peer, message, head, body, now)
+
+    def _on_other(self, peer: Peer, message: Any, body: bytes, now: float) -> None:
+        kind = type(message)
+        if kind is Grant:
+            self._on_grant(peer, message, now)
+        elif kind is Cancel:
+            self._on_cancel(peer, message, now)
+        elif kind is Return:
+            self._on_return(peer, message, now)
+        elif kind is Chunk:
+            self._on_chunk(peer, message, body, now)
+        elif kind is Recalled:
+            if self.sync.role_of(peer) == "replica":
+                self.inquiries.recalled(peer, message, now)
+            else:
+                self.misplaced += 1
+        elif kind is Consumed:
+            if peer in self.gateways:
+                self.relays.consumed(peer, message, self._entry(message.id))
+            else:
+                self.misplaced += 1
+        elif kind is Control:
+            self.control.call(peer, message, now)
+        elif kind is Report:
+            self._on_report(peer, message, now)
+        elif kind is Shutdown:
+            self._on_shutdown(peer, message)
+        elif kind is Confirmed:
+            self.control.confirmed(peer, message)
+        elif (kind is Pull and self.sync.role_of(peer) == "client") or not self.sync.receive(
+            peer, message, self.out, now
+        ):
+            self.misplaced += 1
+        elif kind is View or kind is ViewChange:
+            self.control.views_changed(now)
+        elif kind is Ping:
+            self.replicas.heard(peer, message.progress_us, now)
+
     def ping(self, peer: Peer, now: float) -> Ping:
-        unready = self.unready(now) if peer in self._gateways else []
+        unready = self.unready(now) if peer in self.gateways else []
         sync = self.sync
         known, absent_ms = sync.known(peer), sync.standing.absent_ms
         return Ping(sync.digest(), sync.view_serial, -1, unready, self.leaving, known, absent_ms)
@@ -218,25 +265,25 @@ class RouterCore:
         for queue in self._waiting:
             wake = queue.next_wakeup()
             if wake is not None and wake <= now:
-                self._touched[queue] = None
-        for key in self._expiry.due(now):
+                self.touched[queue] = None
+        for key in self.expiry.due(now):
             self._overdue(key, now)
         for entry, queue in self._back_off.due(now):
             if self._entry(entry.id) is entry:  # somebody still waits for it
                 self._queue_again(entry, queue, now)
-                self._touched[queue] = None
+                self.touched[queue] = None
         self.sync.tick(self.out, now)
         if now >= self._next_tick:
             self._next_tick = now + _TICK_S
             for gateway, request, _, _ in self.parking.expired(now):
-                self._refuse(gateway, request.id, Refusal(404, f"there is no endpoint {request.endpoint!r}"))
+                self.refuse(gateway, request.id, Refusal(404, f"there is no endpoint {request.endpoint!r}"))
             self.control.tick(now)
             self.inquiries.tick(now)
         self._after(now)
 
     def next_wakeup(self) -> float:
         at = self._next_tick
-        for due in (self.sync.next_wakeup(), self._expiry.next(), self._back_off.next()):
+        for due in (self.sync.next_wakeup(), self.expiry.next(), self._back_off.next()):
             if due is not None and due < at:
                 at = due
         for queue in self._waiting:
@@ -248,83 +295,47 @@ class RouterCore:
     def routers_known(self) -> Sequence[str]:
         return self.sync.routers_known()
 
-    # --- requests ---------------------------------------------------------------------------------------------------
+    # --- answers ----------------------------------------------------------------------------------------------------
 
-    def _on_request(self, peer: Peer, message: Request, head: bytes, body: bytes, now: float) -> None:
-        if peer not in self._gateways:
-            self.misplaced += 1
-            return
-        if message.id in self._entries:
-            self._entries[message.id][0].gateway = peer  # it sent it again although we have it: its link is a new one
-            return
-        if self.leaving:
-            self.out.send(peer, Return([message.id], "this router is shutting down"))
-            return
-        if message.flags & FLAG_AGAIN:
-            self.inquiries.begin(peer, message, head, body, now)
-            return
-        self.take_in(peer, message, head, body, now)
-
-    def take_in(self, peer: Peer, message: Request, head: bytes, body: bytes, now: float) -> None:
-        """A request that nobody else has."""
-        endpoint = self.endpoints.get(message.endpoint)
-        if endpoint is None:
-            if not self.parking.park((peer, message, head, body), now):
-                text = f"endpoint {message.endpoint!r} is not known here yet"
-                self._refuse(peer, message.id, Refusal(503, text, 1.0))
-            return
-        self.requests += 1
-        if not self.retries.full:
-            self.retries.earn()
-        backend = endpoint.only or endpoint.choose(message.shard)
-        queue = self.queues.get(backend) if backend is not None else None
+    def _on_results(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> bool:
+        """Results that have come together, if there is nothing special about any of them; else False."""
+        queue = self._serving.get(peer)
         if queue is None:
-            reason = f"endpoint {message.endpoint!r} has no backend; give it one with set_traffic"
-            self._refuse(peer, message.id, Refusal(503, reason, 1.0))
-            return
-        self._offer(queue, peer, message, head, body, now)
-        if not endpoint.shadowed:
-            return
-        for shadow in endpoint.draw_shadows():
-            shadow_queue = self.queues.get(shadow)
-            if shadow_queue is not None:
-                flags = message.flags & ~FLAG_STREAMS  # nobody would take the pieces
-                copy = msgspec.structs.replace(message, id=self.rng.randbytes(16), flags=flags)
-                self._offer(shadow_queue, b"", copy, head, body, now)
-
-    def _offer(
-        self, queue: BackendQueue, gateway: Peer, message: Request, head: bytes, body: bytes, now: float
-    ) -> None:
-        budget_us = message.budget_us
-        if message.flags & FLAG_DEFAULT_DEADLINE or budget_us == NO_BUDGET:
-            slo_ms = queue.config.slo_ms
-            if slo_ms is not None:
-                budget_us = int(slo_ms * 1000)
-        entry = Entry(
-            id=message.id,
-            endpoint=message.endpoint,
-            deadline=math.inf if budget_us == NO_BUDGET else now + budget_us * 1e-6,
-            priority=message.priority,
-            method=message.method,
-            flags=message.flags,
-            size=len(head) + len(body),
-            head=head,
-            body=body,
-            gateway=gateway,
-            arrived=now,
-        )
-        replica = queue.pass_by(entry, now) if self._alone else None
-        refusal = queue.offer(entry, now) if replica is None else None
-        if refusal is None:
-            self._entries[message.id] = (entry, queue)
-            if budget_us != message.budget_us:
-                self._expiry.add(entry.deadline + SLACK_S, message.id)
-            if replica is not None:
-                self.out.send(replica, _call(entry, entry.batch, 1, now), head, body)
-                return
-            self._touched[queue] = None
-        elif gateway:
-            self._refuse(gateway, message.id, refusal)
+            return False
+        ids = []
+        for message, _, _ in parcels:
+            if message.streams or message.status >= 500:
+                return False
+            ids.append(message.id)
+        done = queue.answered(peer, ids, now, lambda number: float(parcels[number][0].run_us * 1e-6))
+        if done is None:
+            return False
+        if queue:  # something waits
+            self.touched[queue] = None
+        entries = self.entries
+        ways: dict[Peer, list[Parcel]] = {}
+        endpoint, latencies = None, None
+        for parcel, entry in zip(parcels, done):  # noqa: B905 (they are as many)
+            del entries[entry.id]
+            gateway = entry.gateway
+            if not gateway:
+                continue
+            arrived = entry.arrived
+            if entry.sent_at > arrived:
+                parcel[0].queue_us += int((entry.sent_at - arrived) * 1e6)
+            if gateway in ways:
+                ways[gateway].append(parcel)
+            else:
+                ways[gateway] = [parcel]
+            if entry.endpoint is not endpoint:
+                endpoint = entry.endpoint
+                latencies = self.latencies.get(endpoint)
+            if latencies is not None:
+                latencies.answered += 1
+                latencies.latest.append(now - arrived)
+        for gateway, together in ways.items():
+            self.out.send_all(gateway, together)
+        return True
 
     def _on_result(self, peer: Peer, message: Result, head: bytes, body: bytes, now: float) -> None:
         queue = self._serving.get(peer)
@@ -338,13 +349,13 @@ class RouterCore:
         run_s, waited_s = message.run_us * 1e-6, (message.queue_us + message.batch_us) * 1e-6
         entry = queue.completed(peer, message.id, now, ok=message.status < 500, run_s=run_s, waited_s=waited_s)
         if queue:  # something waits
-            self._touched[queue] = None
+            self.touched[queue] = None
         if message.status >= 500:
             self.errors[queue.name] = self.errors.get(queue.name, 0) + 1
         if entry is None:
             self.late_results += 1
             return
-        del self._entries[message.id]
+        del self.entries[message.id]
         if entry.gateway:
             message.queue_us += max(0, int((entry.sent_at - entry.arrived) * 1e6))
             self.out.send(entry.gateway, message, head, body)
@@ -361,19 +372,19 @@ class RouterCore:
             self._misplace(peer)
             return
         if self.relays.chunk(peer, queue, message, body, self._entry(message.id), now):
-            del self._entries[message.id]
+            del self.entries[message.id]
         if message.end:
-            self._touched[queue] = None
+            self.touched[queue] = None
 
     def _entry(self, key: bytes) -> Entry | None:
-        found = self._entries.get(key)
+        found = self.entries.get(key)
         return None if found is None else found[0]
 
     def _on_grant(self, peer: Peer, message: Grant, now: float) -> None:
         queue = self._serving.get(peer)
         if queue is not None:
             queue.grant(peer, message.epoch, message.limit, now)
-            self._touched[queue] = None
+            self.touched[queue] = None
         else:
             self._misplace(peer)
 
@@ -383,11 +394,11 @@ class RouterCore:
             self.misplaced += 1
 
     def _on_cancel(self, peer: Peer, message: Cancel, now: float) -> None:
-        if peer not in self._gateways:
+        if peer not in self.gateways:
             self.misplaced += 1
             return
         for key in message.ids:
-            found = self._entries.get(key)
+            found = self.entries.get(key)
             if found is None:
                 self.inquiries.cancel(peer, key)
             elif found[0].gateway == peer:
@@ -396,7 +407,7 @@ class RouterCore:
     def _cancel(self, key: bytes, now: float, *, tell: bool = True) -> None:
         """Nobody waits for this request any more.  What a replica has of it keeps its credit until it answers; *tell*:
         and should not go on with it."""
-        entry, queue = self._entries.pop(key)
+        entry, queue = self.entries.pop(key)
         cancelled = queue.cancel(key, now)
         if cancelled is None and entry.state == IN_FLIGHT:
             # The queue has met one that was cancelled before: its gateway's link broke, and the gateway sent the
@@ -405,7 +416,7 @@ class RouterCore:
             cancelled = entry
         if cancelled is not None and cancelled.replica and tell:
             self.out.send(cancelled.replica, Cancel([key]))
-        self._touched[queue] = None
+        self.touched[queue] = None
 
     def can_adopt(self, replica: Peer) -> bool:
         """Whether what runs at a replica can be waited for here."""
@@ -415,15 +426,15 @@ class RouterCore:
         """It runs at *replica* already: a router that is gone had sent it there."""
         queue = self._serving[replica]
         queue.adopt(entry, replica, now)
-        self._entries[entry.id] = (entry, queue)
+        self.entries[entry.id] = (entry, queue)
 
     def _overdue(self, key: bytes, now: float) -> None:
         """It is past the deadline that its backend gives it, with a replica, and has not begun to be answered."""
-        entry, queue = self._entries[key]
+        entry, queue = self.entries[key]
         if entry.deadline > now or not entry.replica or not entry.gateway:
             return
         text = f"the deadline of backend {queue.name!r} (slo_ms) passed while it ran; it may have run"
-        self._refuse(entry.gateway, key, Refusal(504, text))
+        self.refuse(entry.gateway, key, Refusal(504, text))
         self._cancel(key, now)
 
     def _on_return(self, peer: Peer, message: Return, now: float) -> None:
@@ -436,7 +447,7 @@ class RouterCore:
             entry = queue.returned(peer, key, now)
             if entry is not None:
                 self._queue_again(entry, queue, now)
-        self._touched[queue] = None
+        self.touched[queue] = None
 
     def _queue_again(self, entry: Entry, queue: BackendQueue, now: float) -> None:
         """What a replica has not answered waits for another one, unless nobody will ever come for it."""
@@ -447,11 +458,11 @@ class RouterCore:
         else:
             queue.requeue(entry, now)
             return
-        del self._entries[entry.id]
+        del self.entries[entry.id]
         if entry.gateway:
-            self._refuse(entry.gateway, entry.id, refusal)
+            self.refuse(entry.gateway, entry.id, refusal)
 
-    def _refuse(self, gateway: Peer, key: bytes, refusal: Refusal) -> None:
+    def refuse(self, gateway: Peer, key: bytes, refusal: Refusal) -> None:
         retry_us = -1 if refusal.retry_after_s is None else int(refusal.retry_after_s * 1e6)
         result = Result(key, refusal.status, KIND_TEXT, ORIGIN_ROUTER, retry_after_us=retry_us)
         self.out.send(gateway, result, b"", refusal.reason.encode())
@@ -464,9 +475,9 @@ class RouterCore:
             self._apply_config(now)
         if self.inquiries.fresh:
             self.inquiries.ask(now)
-        while self._touched:
-            touched = self._touched
-            self._touched = {}
+        while self.touched:
+            touched = self.touched
+            self.touched = {}
             for queue in touched:
                 self._dispatch(queue, now)
                 if queue.next_wakeup() is not None:
@@ -481,16 +492,16 @@ class RouterCore:
             size = len(entries)
             if size == 1:
                 entry = entries[0]
-                out.send(dispatch.replica, _call(entry, dispatch.batch_no, 1, now), entry.head, entry.body)
+                out.send(dispatch.replica, call_of(entry, dispatch.batch_no, 1, now), entry.head, entry.body)
                 continue
             batch_no = dispatch.batch_no
             out.send_together(
-                dispatch.replica, [(_call(entry, batch_no, size, now), entry.head, entry.body) for entry in entries]
+                dispatch.replica, [(call_of(entry, batch_no, size, now), entry.head, entry.body) for entry in entries]
             )
         for entry, refusal in queue.expire(now):
-            self._entries.pop(entry.id, None)
+            self.entries.pop(entry.id, None)
             if entry.gateway:
-                self._refuse(entry.gateway, entry.id, refusal)
+                self.refuse(entry.gateway, entry.id, refusal)
         for replica in queue.demand_due(now):
             out.send(replica, Demand(*queue.demand(replica, now)))
 
@@ -499,10 +510,10 @@ class RouterCore:
     def _join(self, peer: Peer, queue: BackendQueue, now: float) -> None:
         self._serving[peer] = queue
         queue.replica_joined(peer, now)
-        self._touched[queue] = None
+        self.touched[queue] = None
 
     def _gateway_gone(self, peer: Peer, now: float) -> None:
-        for key, (entry, _) in list(self._entries.items()):
+        for key, (entry, _) in list(self.entries.items()):
             if entry.gateway == peer:
                 # If only the link is gone, the gateway comes back for it; what must run once is better not stopped.
                 self._cancel(key, now, tell=bool(entry.flags & FLAG_IDEMPOTENT) or self.relays.has_begun(key))
@@ -518,11 +529,11 @@ class RouterCore:
         for entry in queue.replica_left(peer, now):
             self._lost_with_replica(entry, queue, reason, now)
         self.relays.link_down(peer)
-        self._touched[queue] = None
+        self.touched[queue] = None
 
     def _lost_with_replica(self, entry: Entry, queue: BackendQueue, reason: str, now: float) -> None:
         if not entry.gateway or self.relays.lost(entry):
-            self._entries.pop(entry.id, None)
+            self.entries.pop(entry.id, None)
             return
         may_retry = bool(entry.flags & FLAG_IDEMPOTENT) or queue.config.retryable
         if may_retry and entry.attempt + 1 < MAX_ATTEMPTS and entry.deadline > now and self.retries.spend():
@@ -534,9 +545,9 @@ class RouterCore:
                 entry.replica = b""
                 self._back_off.add(entry, queue, now)
             return
-        del self._entries[entry.id]
+        del self.entries[entry.id]
         text = f"a replica of {queue.name!r} died while it had this request, which may have run ({reason})"
-        self._refuse(entry.gateway, entry.id, Refusal(502, text))
+        self.refuse(entry.gateway, entry.id, Refusal(502, text))
 
     def _on_report(self, peer: Peer, report: Report, now: float) -> None:
         """A worker node tells about its replicas; of those that are dead the links end at once."""
@@ -568,24 +579,24 @@ class RouterCore:
         returned: dict[Peer, list[bytes]] = {}
         for queue in self.queues.values():
             for entry in queue.drain():
-                del self._entries[entry.id]
+                del self.entries[entry.id]
                 if entry.gateway:
                     returned.setdefault(entry.gateway, []).append(entry.id)
         for entry in self._back_off.drain():
             if self._entry(entry.id) is entry:
-                del self._entries[entry.id]
+                del self.entries[entry.id]
                 returned.setdefault(entry.gateway, []).append(entry.id)
         for gateway, request, _, _ in self.parking.drain():
             returned.setdefault(gateway, []).append(request.id)
         for gateway, key in self.inquiries.drain():
             returned.setdefault(gateway, []).append(key)
-        for gateway in self._gateways:
+        for gateway in self.gateways:
             # An empty list says so, too: nothing new to this router.
             self.out.send(gateway, Return(returned.get(gateway, []), "this router is shutting down"))
 
     @property
     def drained(self) -> bool:
-        return self.leaving and not any(entry.gateway for entry, _ in self._entries.values())
+        return self.leaving and not any(entry.gateway for entry, _ in self.entries.values())
 
     # --- config -----------------------------------------------------------------------------------------------------
 
@@ -605,12 +616,12 @@ class RouterCore:
         if value is None:
             if queue is not None:
                 del self.queues[name]
-                self._touched.pop(queue, None)
+                self.touched.pop(queue, None)
                 self._waiting.pop(queue, None)
                 for entry in queue.close():
-                    del self._entries[entry.id]
+                    del self.entries[entry.id]
                     if entry.gateway:
-                        self._refuse(entry.gateway, entry.id, Refusal(503, f"backend {name!r} was deleted", 1.0))
+                        self.refuse(entry.gateway, entry.id, Refusal(503, f"backend {name!r} was deleted", 1.0))
             return
         if queue is None:
             rng = random.Random(self.rng.getrandbits(64))
@@ -619,20 +630,20 @@ class RouterCore:
                 self._join(replica, queue, now)
         else:
             queue.configure(value.config, now)
-        self._touched[queue] = None
+        self.touched[queue] = None
 
     def _apply_endpoint(self, name: str, now: float) -> None:
         if self.endpoints.get(name) is None:
             self.latencies.pop(name, None)
-            for key, (entry, _) in list(self._entries.items()):
+            for key, (entry, _) in list(self.entries.items()):
                 if entry.endpoint == name and entry.gateway and not entry.replica:
                     gateway = entry.gateway
                     self._cancel(key, now)
-                    self._refuse(gateway, key, Refusal(404, f"endpoint {name!r} was deleted"))
+                    self.refuse(gateway, key, Refusal(404, f"endpoint {name!r} was deleted"))
             return
         self.latencies.setdefault(name, Latencies())
         for peer, message, head, body in self.parking.take(name):
-            self._on_request(peer, message, head, body, now)
+            self.intake.arrived(peer, ((message, head, body),), now)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -668,8 +679,18 @@ class RouterCore:
         return len(queue) + queue.in_flight if queue is not None else 0
 
 
-def _call(entry: Entry, batch_no: int, size: int, now: float) -> Call:
-    """What a replica is told of *entry*, which leaves in a batch of *size*."""
-    left_s = entry.deadline - now
-    budget_us = NO_BUDGET if left_s == math.inf else int(left_s * 1e6) if left_s > 0.0 else 0
-    return Call(entry.id, batch_no, size, entry.endpoint, budget_us, entry.flags, entry.method)
+def _in_runs(parcels: Sequence[Parcel]) -> Sequence[tuple[type, Sequence[Parcel]]]:
+    """(kind of message, those of that kind that follow each other)"""
+    kinds = set(map(type, map(_MESSAGE, parcels)))
+    if len(kinds) == 1:
+        return [(kinds.pop(), parcels)]
+    runs: list[tuple[type, list[Parcel]]] = []
+    last: type | None = None
+    for parcel in parcels:
+        kind = type(parcel[0])
+        if kind is not last:
+            last = kind
+            alike: list[Parcel] = []
+            runs.append((kind, alike))
+        alike.append(parcel)
+    return runs

@@ -12,6 +12,7 @@ that is cancelled in flight has had its outcome: its completion frees its slot a
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..config import BackendConfig, parse_backend_config
@@ -163,36 +164,63 @@ class BackendQueue:
         heap.push(entry)
         return None
 
-    def pass_by(self, entry: Entry, now: float) -> bytes | None:
-        """The replica that *entry* leaves for at once, if nothing waits and nothing speaks against it; None: offer it.
+    def pass_by(self, entries: list[Entry], now: float) -> list[tuple[bytes, list[Entry]]]:
+        """The replicas that *entries*, which have come together, leave for at once, and with whom each; [] where they
+        have to be offered, because something waits, the credit is not enough for all, or something speaks against one.
 
-        What :meth:`offer` and :meth:`dispatch` would do with it, without the heap between them.  Only for one that came
-        by itself: of several at a time the most urgent goes first.
+        What :meth:`offer` and :meth:`dispatch` would do with them, without the heap between; *entries* are put into the
+        order in which they leave.
         """
         heap, fleet, admission = self._heap, self._fleet, self._admission
         ready = fleet.ready
-        if heap.live or not ready or self._max_batch > 1 or self._ghosts:
-            return None
-        if not admission.max_requests or heap.size + entry.size > admission.room.share:
-            return None
-        left_s = entry.deadline - now
-        if entry.deadline != NO_DEADLINE and not (now <= admission.far_until and left_s >= admission.far_s):
-            return None
+        if heap.live or fleet.credit < len(entries) or self._max_batch > 1 or self._ghosts or not ready:
+            return []
+        first = entries[0]
+        first.seq = seq = self._seq + 1
+        size, earliest, priority = first.size, first.deadline, first.priority
+        if len(entries) > 1:
+            for entry in entries[1:]:
+                if entry.priority != priority:
+                    return []
+                if entry.deadline < earliest:
+                    earliest = entry.deadline
+                size += entry.size
+                entry.seq = seq = seq + 1
+        if not admission.max_requests or heap.size + size > admission.room.share:
+            return []
+        if earliest != NO_DEADLINE and not (now <= admission.far_until and earliest - now >= admission.far_s):
+            return []
         if fleet.refresh(now):
             heap.rest(now)
-        replica = ready[0] if len(ready) == 1 else fleet.choose() or ready[0]
-        held = replica.held
-        self._seq = entry.seq = self._seq + 1
-        self._batch_no = entry.batch = self._batch_no + 1
-        entry.state = IN_FLIGHT
-        entry.replica = replica.peer
-        entry.sent_at = now
-        entry.depth = len(held) + 1
-        held[entry.id] = entry
-        fleet.spend(replica, 1)
-        self._sizes[1] = self._sizes.get(1, 0) + 1
+        self._seq = seq
+        if len(entries) > 1 and self.config.queue_order == "edf":
+            entries.sort()
+        leaving: list[tuple[bytes, list[Entry]]] = []
+        if len(ready) == 1:
+            self._leave(ready[0], entries, now)
+            leaving.append((entries[0].replica, entries))
+        else:
+            for entry in entries:
+                alone = [entry]
+                self._leave(fleet.choose() or ready[0], alone, now)
+                leaving.append((entry.replica, alone))
+        self._sizes[1] = self._sizes.get(1, 0) + len(entries)
         admission.touched()
-        return replica.peer
+        return leaving
+
+    def _leave(self, replica: Replica, entries: list[Entry], now: float) -> None:
+        """Each as a batch of its own."""
+        held, peer = replica.held, replica.peer
+        depth, batch = len(held), self._batch_no
+        for entry in entries:
+            entry.state = IN_FLIGHT
+            entry.replica = peer
+            entry.sent_at = now
+            entry.depth = depth = depth + 1
+            entry.batch = batch = batch + 1
+            held[entry.id] = entry
+        self._batch_no = batch
+        self._fleet.spend(replica, len(entries))
 
     def requeue(self, entry: Entry, now: float) -> None:
         """Back to its own place, whatever the limits: it was let in before."""
@@ -355,6 +383,42 @@ class BackendQueue:
             return None
         self._completed += 1
         return entry
+
+    def answered(
+        self, replica: bytes, ids: Sequence[bytes], now: float, run_s: Callable[[int], float]
+    ) -> list[Entry] | None:
+        """What :meth:`completed` gives for each of *ids*, which *replica* has answered together and not failed at; None
+        where they have to be looked at one by one, and then nothing has changed.  run_s: of the one of that number."""
+        member = self._members.get(replica)
+        count = len(ids)
+        if member is None or member.batches or self._ghosts or len(set(ids)) < count:
+            return None
+        held = member.held
+        entries: list[Any] = list(map(held.get, ids))
+        if None in entries:
+            return None
+        for entry in entries:
+            if entry.deadline < now:
+                return None
+        for entry in entries:
+            del held[entry.id]
+            entry.state = DONE
+        each = len(self._members) > 1 or bool(member.failing)
+        if each:
+            for entry in entries:
+                member.finished(now - entry.sent_at, True, now)
+        number = self._skip
+        while number < count:
+            entry = entries[number]
+            took = now - entry.sent_at
+            if not each:
+                member.finished(took, True, now)
+            self._sample(entry.depth, took, run_s(number), True, now)
+            number += self._stride
+        self._skip = number - count
+        self._fleet.in_flight -= count
+        self._completed += count
+        return entries
 
     def _batch_done(self, member: Replica, batch_no: int, now: float, run_s: float, waited_s: float) -> None:
         self._pipeline.done(member, batch_no, now, run_s, waited_s)
