@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
+from zserve.handler import runs
 from zserve.handler.runs import HeldCall, Run
 from zserve.handles.kinds import KIND_VALUE
 from zserve.handles.values import unpack
 from zserve.http.answers import Answer
 from zserve.http.head import RequestHead, encode_head
-from zserve.wire.messages import FLAG_WEB, Call
+from zserve.wire.messages import FLAG_WEB
 
 _numbers = itertools.count(1)
 
@@ -34,12 +35,12 @@ def held(
     if head is None:
         packed = msgspec.msgpack.encode(kwargs) if kwargs else b""
         head = encode_head(RequestHead("POST", "/p", query, headers or [], params or {}, "1.2.3.4:5", kwargs=packed))
-    message = Call(number.to_bytes(16, "big"), number, 1, "e", -1, FLAG_WEB if web else 0, method)
-    return HeldCall(message, head, body, b"peer", deadline, 0.0)
+    key = number.to_bytes(16, "big")
+    return HeldCall(key, "e", FLAG_WEB if web else 0, method, head, body, deadline, 0.0, [b"peer"])
 
 
 def run_of(*calls: HeldCall) -> Run:
-    return Run(list(calls) or [held()])
+    return runs.run_of(list(calls) or [held()])
 
 
 def value_of(answer: Answer) -> Any:

@@ -84,3 +84,47 @@ def test_a_small_body_is_kept_without_the_block_that_it_was_written_into() -> No
     assert kept == (200, 2, b"", body, 0)
     assert kept is not None
     assert kept[3] is not body
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4), st.booleans()), max_size=8), max_size=20),
+    st.sampled_from([5, 200, 65_536]),
+)
+def test_together_is_as_one_by_one(groups: list[list[tuple[int, int, bool]]], max_entries: int) -> None:
+    """But for when those that came together go, where there is no room."""
+    together, single = RecentAnswers(max_entries), RecentAnswers(max_entries)
+    for now, group in enumerate(groups):
+        ids = [b"%d" % name for name, _, _ in group]
+        answers = [
+            (500 if failed else 200, KIND_TEXT, b"h" * (size == 3), b"%d" % name * (1000 if size == 4 else size), 0)
+            for name, size, failed in group
+        ]
+        together.put_all(ids, answers, float(now))
+        for one, given_answer in zip(ids, answers, strict=True):
+            single.put(one, given_answer, float(now))
+        assert len(together) <= max_entries
+    if max_entries > 40:
+        assert together.held_bytes == single.held_bytes
+        assert len(together) == len(single)
+    for name in range(41):
+        key = b"%d" % name
+        if key in together:
+            assert together.get(key) == single.get(key)
+        assert key in single or key not in together
+    together.expire(1e9)
+    assert (len(together), together.held_bytes) == (0, 0)
+
+
+def test_of_those_that_came_together_few_enough_go_at_a_time() -> None:
+    recent = RecentAnswers(max_entries=1000)
+    for number in range(40):
+        recent.put_all([b"%d" % name for name in range(30 * number, 30 * number + 30)], [answer(b"x")] * 30, 0.0)
+    assert len(recent) > 980
+
+
+def test_small_ones_that_came_together_are_one_piece() -> None:
+    recent = RecentAnswers()
+    bodies = [orjson.dumps({"n": number}) for number in range(8)]
+    recent.put_all([b"%d" % number for number in range(8)], [answer(body) for body in bodies], 0.0)
+    assert [recent.get(b"%d" % number) for number in range(8)] == [answer(body) for body in bodies]
+    assert len(set(map(id, recent.known.values()))) == 1

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response
 
 from zserve.handler.encode import Streamable, streamable
 from zserve.handler.invoke import Handler, HandlerExit
-from zserve.handler.runs import Run
+from zserve.handler.runs import Run, run_of
 from zserve.handler.streams import Driver, StreamBegin, StreamEnd, StreamPiece
 from zserve.http.answers import KIND_BYTES, KIND_EMPTY, KIND_HEADERS, KIND_TEXT, decode_headers
 from zserve.wire.flow import PIECE, WINDOW
@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, *, streams: bool = True, slow: bool = False) -> None:
         call = held()
         call.flags = FLAG_WEB | (FLAG_STREAMS if streams else 0)
-        self.run = Run([call])
+        self.run = run_of([call])
         self.begins: list[Any] = []
         self.pieces: list[bytes] = []
         self.slow = slow

@@ -11,11 +11,11 @@ import pytest
 
 from zserve.context import current_run
 from zserve.errors import DeadlineExceeded, NotInitialized
-from zserve.handler.runs import HeldCall, Run
+from zserve.handler.runs import HeldCall, Run, run_of
 from zserve.handles.circumstances import DEFAULT_TIMEOUT_S, circumstances
 from zserve.handles.handle import ServeHandle, Settings, get_handle
 from zserve.http.head import RequestHead, decode_head, encode_head
-from zserve.wire.messages import FLAG_DEFAULT_DEADLINE, FLAG_IDEMPOTENT, FLAG_WEB, Call
+from zserve.wire.messages import FLAG_DEFAULT_DEADLINE, FLAG_IDEMPOTENT, FLAG_WEB
 
 from .test_composition import FakeCaller, caller, handle
 
@@ -124,7 +124,7 @@ def test_a_deadline_that_has_passed(handle: ServeHandle, caller: FakeCaller) -> 
 
 def held(deadline: float, flags: int = FLAG_WEB, headers: list[tuple[bytes, bytes]] | None = None) -> HeldCall:
     head = encode_head(RequestHead("GET", "/", headers=headers or []))
-    return HeldCall(Call(b"0123456789abcdef", 1, 1, "e", flags=flags), head, b"", b"peer", deadline, 0.0)
+    return HeldCall(b"0123456789abcdef", "e", flags, "", head, b"", deadline, 0.0, [b"peer"])
 
 
 def within(run: Run, relative: float | None = None) -> Any:
@@ -136,23 +136,23 @@ def within(run: Run, relative: float | None = None) -> Any:
 
 
 def test_the_rest_of_the_deadline_goes_with_the_call() -> None:
-    run = Run([held(103.0)])
+    run = run_of([held(103.0)])
     assert within(run).deadline == 103.0
     assert within(run).flags == 0
     assert within(run, 1000).deadline == 101.0
     assert within(run, 5000).deadline == 103.0
-    assert within(Run([held(103.0, FLAG_DEFAULT_DEADLINE)])).flags == FLAG_DEFAULT_DEADLINE
-    assert within(Run([held(103.0), held(105.0)])).deadline == 105.0
+    assert within(run_of([held(103.0, FLAG_DEFAULT_DEADLINE)])).flags == FLAG_DEFAULT_DEADLINE
+    assert within(run_of([held(103.0), held(105.0)])).deadline == 105.0
 
 
 def test_a_call_without_a_deadline_gets_one() -> None:
-    for run in (Run([held(math.inf)]), None):
+    for run in (run_of([held(math.inf)]), None):
         found = within(run)  # type: ignore[arg-type]
         assert (found.deadline, found.flags) == (100.0 + DEFAULT_TIMEOUT_S, FLAG_DEFAULT_DEADLINE)
 
 
 def test_what_a_handler_left_running_is_not_bound_by_its_deadline() -> None:
-    run = Run([held(103.0)])
+    run = run_of([held(103.0)])
     run.ended = 99.0
     assert within(run).deadline == 100.0 + DEFAULT_TIMEOUT_S
     assert within(run).headers == ((b"x-request-id", b"30313233343536373839616263646566"),)
@@ -160,12 +160,12 @@ def test_what_a_handler_left_running_is_not_bound_by_its_deadline() -> None:
 
 def test_request_id_and_trace_go_with_the_call() -> None:
     headers = [(b"x-request-id", b"r1"), (b"cookie", b"secret"), (b"traceparent", b"00-1-2-01"), (b"tracestate", b"x")]
-    assert within(Run([held(103.0, headers=headers)])).headers == (headers[0], headers[2], headers[3])
-    assert within(Run([held(103.0), held(103.0)])).headers == (), "a batch is no one's request"
+    assert within(run_of([held(103.0, headers=headers)])).headers == (headers[0], headers[2], headers[3])
+    assert within(run_of([held(103.0), held(103.0)])).headers == (), "a batch is no one's request"
 
 
 def test_own_headers_go_before_those_passed_on(handle: ServeHandle, caller: FakeCaller) -> None:
-    run = Run([held(time.monotonic() + 5, headers=[(b"x-request-id", b"r1"), (b"traceparent", b"t")])])
+    run = run_of([held(time.monotonic() + 5, headers=[(b"x-request-id", b"r1"), (b"traceparent", b"t")])])
     token = current_run.set(run)
     handle.options(http_headers={"X-Request-Id": "mine"}).remote()
     current_run.reset(token)

@@ -27,11 +27,23 @@ from ..channel.outbox import Outbox, Parcel, Peer
 from ..config import BackendConfig
 from ..handler.pace import Pace
 from ..handler.recent import RecentAnswers
-from ..handler.runs import HeldCall, Run
+from ..handler.runs import HeldCall, Run, run_of
 from ..handler.streams import StreamBegin, StreamEnd, StreamPiece
 from ..http.answers import KIND_TEXT, ORIGIN_REPLICA, Answer
 from ..scheduling.credits import CreditPool
-from ..wire.messages import FLAG_IDEMPOTENT, Call, Cancel, Consumed, Demand, Grant, Hello, Ping, Recall, Result
+from ..wire.messages import (
+    FLAG_IDEMPOTENT,
+    NO_BUDGET,
+    Call,
+    Cancel,
+    Consumed,
+    Demand,
+    Grant,
+    Hello,
+    Ping,
+    Recall,
+    Result,
+)
 from .recollection import Recollection
 from .replica_streams import ReplicaStreams
 from .replies import Replies
@@ -97,7 +109,8 @@ class ReplicaCore:
         self._replies = Replies(self.out, self._credits)
         self.streams = ReplicaStreams(self.out, self._replies, self._recent)
         self._held = self._replies.held
-        self._answered: list[tuple[Run, Sequence[Answer]]] = []
+        self._answered: list[tuple[Run, Sequence[Answer]]] = []  # not accounted for yet
+        self._freed: dict[Peer, int] = {}  # credits of those
         self._next_tick = 0.0
         self._progress_at = 0.0
         self._generation = -1
@@ -196,27 +209,37 @@ class ReplicaCore:
         taken = -1  # how many calls of this message to take; not asked yet
         room = 0
         unsettled = False
-        table = self._table
+        table, held, known = self._table, self._held, self._recent.known
+        claims, draining = self._claims, self.draining
         if peer in self._links:
             self._credits.heard(peer, now)
         for message, head, body in parcels:
             kind = type(message)
             if kind is Call:
-                if peer not in self._links:
-                    continue
                 if taken < 0:
+                    if peer not in self._links:
+                        continue
                     taken = self._credits.received(peer, sum([type(parcel[0]) is Call for parcel in parcels]), now)
                     room = table.room()
                 if not taken:
                     self._replies.over_limit(peer, message.id)
                     continue
                 taken -= 1
-                call = self._arrived(peer, message, head, body, now)
-                if call is None:
+                request_id, budget_us = message.id, message.budget_us
+                new = request_id not in held and request_id not in known and len(request_id) == ID_SIZE
+                usual = new and budget_us > 0 and not claims and not draining
+                if not usual and self._is_answered(peer, message, now):
                     unsettled = True
                     continue
+                deadline = _NEVER if budget_us < 0 else now + budget_us * 1e-6
+                call = HeldCall(
+                    request_id, message.endpoint, message.flags, message.method, head, body, deadline, now, [peer]
+                )
+                if not held:
+                    self._progress_at = now
+                held[request_id] = call
                 if self._pace.batch == 1:
-                    run = Run([call])
+                    run = run_of([call])
                     if room > 0 and not (table.mixed and message.method):
                         # Nothing waits and there is a place: past the heap.
                         room -= 1
@@ -229,13 +252,13 @@ class ReplicaCore:
                     continue
                 key = (message.batch, message.method)
                 if batch and (key != batch_key or len(batch) >= self._pace.batch):
-                    table.add(Run(batch))
+                    table.add(run_of(batch))
                     batch = []
                 batch_key = key
                 batch.append(call)
             elif kind is Cancel:
                 if batch:
-                    table.add(Run(batch))
+                    table.add(run_of(batch))
                     batch = []
                 for request_id in message.ids:
                     table.cancel(peer, request_id, now)
@@ -254,7 +277,7 @@ class ReplicaCore:
                 self.sync.receive(peer, message, self.out, now)
                 self._read_registry(now)
         if batch:
-            table.add(Run(batch))
+            table.add(run_of(batch))
         if self._table.ready:
             self._table.give(now)
         # Calls alone change nothing about the grants.
@@ -307,18 +330,19 @@ class ReplicaCore:
         """The first half of :meth:`finished`, for a shell that sends the answers before it goes on with the other."""
         held = self._held
         ended = self._table.ended
-        send = self.out.send
         answered = self._answered
+        way: Peer = b""  # where those before are going
+        parcels: list[Parcel] = []
         for run, answers in done:
             if type(answers) is not list and not isinstance(answers, tuple):
                 self._came_further(run, answers, now)
                 continue
             if not ended(run):
                 continue  # taken back meanwhile: it has been answered
-            run_s = run.ended - run.started
+            started = run.started
             calls = run.calls
-            run_us = int(run_s * 1e6)
-            batch_us = int((run.started - run.given) * 1e6)
+            run_us = int((run.ended - started) * 1e6)
+            batch_us = int((started - run.given) * 1e6)
             if len(answers) != len(calls):
                 text = f"{len(answers)} answers for {len(calls)} calls".encode()
                 answers = [(500, KIND_TEXT, b"", text, ORIGIN_REPLICA)] * len(calls)
@@ -332,26 +356,46 @@ class ReplicaCore:
                     continue
                 del held[request_id]
                 call.run = None
-                peer = waiters[0]
                 status, kind, head, body, origin = answer
-                send(peer, Result(request_id, status, kind, origin, queue_us, batch_us, run_us), head, body)
+                parcel = (Result(request_id, status, kind, origin, queue_us, batch_us, run_us), head, body)
+                if waiters[0] != way:
+                    self._send(way, parcels)
+                    way, parcels = waiters[0], []
+                parcels.append(parcel)
+        self._send(way, parcels)
+
+    def _send(self, peer: Peer, parcels: list[Parcel]) -> None:
+        if parcels:
+            self._freed[peer] = self._freed.get(peer, 0) + len(parcels)
+            self.out.send_all(peer, parcels)
 
     def account(self, now: float) -> None:
         """The other half: what the answers have freed, and what there is to learn from them."""
         answered, self._answered = self._answered, []
-        remember = self._recent.put
-        learn = self._pace.learn
-        freed: dict[Peer, int] = {}
+        freed, self._freed = self._freed, {}
+        ids: list[bytes] = []
+        kept: list[Answer] = []
+        times: list[float] = []
         for run, answers in answered:
             calls = run.calls
-            learn(run.ended - run.started, len(calls))
+            if len(calls) == 1:
+                times.append(run.ended - run.started)
+                call = calls[0]
+                if not call.flags & FLAG_IDEMPOTENT:  # another run of those does no harm
+                    ids.append(call.id)
+                    kept.append(answers[0])
+                continue
+            self._pace.learn([run.ended - run.started], len(calls))
             self.finished_calls += len(calls)
             for call, answer in zip(calls, answers):  # noqa: B905 (they are as many)
-                if not call.flags & FLAG_IDEMPOTENT:  # another run of those does no harm
-                    remember(call.id, answer, now)
-                waiters = call.waiters
-                if len(waiters) == 1 and not call.gone:
-                    freed[waiters[0]] = freed.get(waiters[0], 0) + 1
+                if not call.flags & FLAG_IDEMPOTENT:
+                    ids.append(call.id)
+                    kept.append(answer)
+        if times:
+            self._pace.learn(times)
+            self.finished_calls += len(times)
+        if ids:
+            self._recent.put_all(ids, kept, now)
         for peer, count in freed.items():
             self._credits.finished(peer, count)
         self._progress_at = now
@@ -373,7 +417,7 @@ class ReplicaCore:
         else:
             self._table.ended(run)
             if isinstance(what, StreamEnd):
-                self._pace.learn(run.ended - run.started, 1)
+                self._pace.learn([run.ended - run.started])
                 self.finished_calls += 1
                 self.streams.end(run, what, now)
             else:
@@ -464,45 +508,39 @@ class ReplicaCore:
 
     # --- a call's way -----------------------------------------------------------------------------------------------
 
-    def _arrived(self, peer: Peer, message: Call, head: bytes, body: bytes, now: float) -> HeldCall | None:
-        """Take a call in, or answer it at once and return None."""
+    def _is_answered(self, peer: Peer, message: Call, now: float) -> bool:
+        """Whether this call is not to be run, or not once more; who sent it is told now, or when the one that runs is
+        done."""
         request_id = message.id
         held = self._held.get(request_id)
         if held is not None:  # it came before through another router: one run, an answer for each
             self.repeated += 1
-            if self.streams.joins_late(peer, held):
-                return None
-            held.waiters.append(peer)
-            held.unwanted_at = _NEVER
-            return None
+            if not self.streams.joins_late(peer, held):
+                held.waiters.append(peer)
+                held.unwanted_at = _NEVER
+            return True
         if len(request_id) != ID_SIZE:
             self.malformed += 1
             self._replies.refuse(peer, request_id, 400, f"a request id has {ID_SIZE} bytes, not {len(request_id)}")
-            return None
+            return True
         claims = self._claims
         if claims and claims.get(request_id, self._links[peer]) != self._links[peer]:
             self._replies.refuse(peer, request_id, 499, "another router has taken this request over")
-            return None
+            return True
         if request_id in self._recent:
             self.repeated += 1
             answer = self._recent.get(request_id)
             if answer is not None:
                 self._replies.send(peer, Result(request_id, answer[0], answer[1], answer[4]), answer[2], answer[3])
-                return None
+                return True
             if not message.flags & FLAG_IDEMPOTENT:
                 self._replies.refuse(peer, request_id, 502, "the request has run; its answer was not kept")
-                return None
-        budget_us = message.budget_us
-        if budget_us <= 0 and budget_us != -1:
+                return True
+        if message.budget_us <= 0 and message.budget_us != NO_BUDGET:
             self._replies.expired += 1
             self._replies.refuse(peer, request_id, 504, "the deadline had passed when the replica got the request")
-            return None
+            return True
         if self.draining:
             self._replies.give_back(peer, request_id)
-            return None
-        deadline = _NEVER if budget_us == -1 else now + budget_us * 1e-6
-        call = HeldCall(message, head, body, peer, deadline, now)
-        if not self._held:
-            self._progress_at = now
-        self._held[request_id] = call
-        return call
+            return True
+        return False

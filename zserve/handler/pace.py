@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..config import BackendConfig
 from ..scheduling.credits import AHEAD_S, derive_capacity
 
@@ -51,15 +53,22 @@ class Pace:
         threaded = self._mixed or not self._asynchronous
         self.threads = 1 if limit is None or not threaded else min(MAX_THREADS, -(-limit // self.batch))
 
-    def learn(self, run_s: float, calls: int) -> None:
-        """A run of *calls* calls took *run_s* seconds."""
-        call_s = run_s / calls
-        self._quick_runs = self._quick_runs + 1 if run_s <= QUICK_RUN_S else 0
+    def learn(self, times: Sequence[float], calls: int = 1) -> None:
+        """Runs of *calls* calls each took so many seconds, in this order."""
+        count = len(times)
+        quick = count
+        if max(times) > QUICK_RUN_S:
+            quick = next(number for number, run_s in enumerate(reversed(times)) if run_s > QUICK_RUN_S)
+            self._quick_runs = 0
+        self._quick_runs += quick
+        mean_s = sum(times) / count
         if self.run_s == 0.0:
-            self.run_s, self.call_s = run_s, call_s
+            self.run_s, self.call_s = mean_s, mean_s / calls
         else:
-            self.run_s += 0.1 * (run_s - self.run_s)
-            self.call_s += 0.1 * (call_s - self.call_s)
+            # So many steps towards their mean: nearly the same as one towards each, but for the order among them.
+            weight = 0.1 if count == 1 else 1.0 - 0.9**count
+            self.run_s += weight * (mean_s - self.run_s)
+            self.call_s += weight * (mean_s / calls - self.call_s)
 
     @property
     def quick(self) -> bool:

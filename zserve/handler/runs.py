@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from ..channel.outbox import Peer
-from ..wire.messages import Call
 from .flow import Flow
 
-__all__ = ["HeldCall", "Run"]
+__all__ = ["HeldCall", "Run", "run_of"]
 
 
-class HeldCall:
+class HeldCall(msgspec.Struct, eq=False):
     """One request that this replica holds and has not answered.
 
     waiters: the router links that sent it; each is owed one Result.  cancelled: those of them that no longer want it.
@@ -26,64 +27,50 @@ class HeldCall:
     deadline: seconds on the node's clock, infinity for none.  unwanted_at: since when nobody has waited for it.
 
     request: what the handler is going to be given, if that was made ahead.
-
-    What few calls ever change stands in the class.
     """
 
+    id: bytes
+    endpoint: str
+    flags: int
+    method: str
+    head: bytes
+    body: bytes
+    deadline: float
+    arrived: float
+    waiters: list[Peer]
     request: Any = None
-
     gone: Sequence[Peer] = ()
     cancelled: set[Peer] | None = None
-    unwanted_at = float("inf")
+    unwanted_at: float = float("inf")
     run: Run | None = None
-
-    def __init__(self, call: Call, head: bytes, body: bytes, peer: Peer, deadline: float, arrived: float) -> None:
-        self.id = call.id
-        self.endpoint = call.endpoint
-        self.flags = call.flags
-        self.method = call.method
-        self.head = head
-        self.body = body
-        self.deadline = deadline
-        self.arrived = arrived
-        self.waiters = [peer]
 
     def unwanted_since(self) -> float:
         """From when on nobody waits for the answer: cancelled by all, or past its deadline."""
         return min(self.deadline, self.unwanted_at)
 
 
-class Run:
-    """One call of the user's code.
+class Run(msgspec.Struct, eq=False):
+    """One call of the user's code; :func:`run_of` makes one.
 
     deadline, last_deadline: the tightest and the latest deadline of its calls.  given: when it was handed to the
     executor (0: not yet).  aborted: its coroutine was asked to stop.  started, ended: when the user's code was called
     and when it was done, seconds of ``time.monotonic`` (the node's clock).  other: it is of the kind (sync or async)
     that the backend's main callable is not.  flow: of a streamed answer, set by the driver.  streams: the number of
-    the next Chunk, once a streamed answer has begun (the core's).
+    the next Chunk, once a streamed answer has begun (the core's).  ticket: what :meth:`claim` takes, in a list.
     """
 
-    given = 0.0
-    started = 0.0
-    ended = 0.0
-    aborted = False
-    other = False
+    calls: list[HeldCall]
+    method: str
+    deadline: float
+    last_deadline: float
+    ticket: list[None]
+    given: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    aborted: bool = False
+    other: bool = False
     flow: Flow | None = None
-    streams = 0
-
-    def __init__(self, calls: list[HeldCall]) -> None:
-        first = calls[0]
-        self.calls = calls
-        self.method = first.method
-        if len(calls) == 1:
-            self.deadline = self.last_deadline = first.deadline
-            first.run = self
-        else:
-            for call in calls:
-                call.run = self
-            self.deadline = min([call.deadline for call in calls])
-            self.last_deadline = max([call.deadline for call in calls])
-        self._ticket = [None]
+    streams: int = 0
 
     def claim(self) -> bool:
         """True for the first who asks: the thread that is about to start the run, or the core that takes it back.
@@ -92,7 +79,7 @@ class Run:
         started, whatever the threads are doing meanwhile.
         """
         try:
-            self._ticket.pop()
+            self.ticket.pop()
         except IndexError:
             return False
         return True
@@ -100,3 +87,16 @@ class Run:
     def unwanted_since(self) -> float:
         """From when on nobody waits for any answer of this run."""
         return max([call.unwanted_since() for call in self.calls], default=0.0)
+
+
+def run_of(calls: list[HeldCall]) -> Run:
+    """The run of *calls*, which have the same method."""
+    first = calls[0]
+    if len(calls) == 1:
+        run = Run(calls, first.method, first.deadline, first.deadline, [None])
+    else:
+        deadlines = [call.deadline for call in calls]
+        run = Run(calls, first.method, min(deadlines), max(deadlines), [None])
+    for call in calls:
+        call.run = run
+    return run
