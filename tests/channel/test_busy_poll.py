@@ -120,6 +120,16 @@ class Looks:
         return FOUND if self.time >= self._comes_at else []
 
 
+def test_who_is_told_to_sleeps_at_once_and_learns_all_the_same() -> None:
+    policy = BusyPoll()
+    for _ in range(500):
+        looks = Looks(comes_at=SHORT_S)
+        assert wait(looks, policy, looks.now, looks.give_way, awake=False) == FOUND
+        assert looks.slept
+        assert not looks.looks
+    assert policy.limit_s == POLL_S
+
+
 def test_what_comes_soon_is_found_awake() -> None:
     policy = polling()
     for _ in range(100):

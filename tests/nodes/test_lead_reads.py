@@ -26,6 +26,7 @@ class Site:
 
     def __init__(self) -> None:
         self.now = 1.0
+        self.run_s = RUN_S
         self.descriptors = os.pipe()
         self.read_after: list[int] = []
         self.ran: list[Run] = []
@@ -65,7 +66,7 @@ class Site:
     # the executor
     def execute(self, run: Run, on_stream: object) -> list[Any]:
         run.started = self.now
-        self.now += RUN_S
+        self.now += self.run_s
         run.ended = self.now
         self.ran.append(run)
         return []
@@ -106,3 +107,22 @@ def test_what_it_had_when_the_lead_ended_is_run(site: Site) -> None:
     assert site.answered == 4
     assert [run for run, _ in site.reported] == site.ran[4:]
     assert len(site.reported) == RUNS, "those given to it, and no more"
+
+
+@pytest.mark.parametrize(("count", "awake"), [(0, True), (1, True), (8, True), (9, False), (32, False)])
+def test_after_a_crowd_it_sleeps_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, count: int, awake: bool
+) -> None:
+    told: list[bool] = []
+
+    def wait(poll: object, policy: object, *, awake: bool) -> list[tuple[int, int]]:
+        told.append(awake)
+        site.lead.end()
+        return []
+
+    monkeypatch.setattr(module, "wait", wait)
+    site.runs, site.waiting, site.run_s = [run_of() for _ in range(count)], [], 1e-6
+    site.lead.offer()
+    site.jobs.popleft()()
+    assert told == [awake]
+    assert site.answered == count

@@ -66,13 +66,16 @@ def wait(
     policy: BusyPoll,
     now: Callable[[], float] = monotonic,
     give_way: Callable[[], None] = sched_yield,
+    *,
+    awake: bool = True,
 ) -> list[tuple[int, int]]:
-    """Wait until there is something, however long that takes, first awake and then asleep.  Returns what there is.
+    """Wait until there is something, however long that takes, first awake (if *awake*) and then asleep.  Returns what
+    there is.
 
     give_way: lets other threads have the processor.
     """
     began = looked_at = now()
-    until = began + policy.limit_s
+    until = began + policy.limit_s if awake else began
     crowded = False
     found: list[tuple[int, int]] = []
     while looked_at < until and not crowded:
