@@ -96,6 +96,16 @@ def test_a_second_result_for_the_same_request_is_counted_and_dropped() -> None:
     assert gateway.late_results == 1
 
 
+@pytest.mark.parametrize("routers", [0, 1, 2])
+def test_each_of_thousands_has_its_deadline(routers: int) -> None:
+    """However often what is over is thrown out of the list of deadlines meanwhile."""
+    gateway = core(routers)
+    for number in range(5000):
+        opened(gateway, str(number), deadline=2.0)
+    gateway.tick(2.0 + SLACK_S)
+    assert sorted(answers(gateway)) == sorted((str(number), 504) for number in range(5000))
+
+
 def test_a_deadline_is_answered_504_and_the_work_cancelled() -> None:
     gateway = core(1)
     flight = opened(gateway, deadline=2.0)

@@ -54,6 +54,38 @@ class Hub(Shell):
     is as for :class:`.shell.Shell`.
     """
 
+    __slots__ = (
+        "_accepted",
+        "_advertise",
+        "_attempts",
+        "_beside",
+        "_bind_to",
+        "_bound",
+        "_context",
+        "_dials",
+        "_forwards",
+        "_gate",
+        "_inside",
+        "_loop",
+        "_missed",
+        "_on_their_way",
+        "_parcels",
+        "_publish_to",
+        "_publisher",
+        "_quiet",
+        "_rounds",
+        "_router",
+        "_socket_numbers",
+        "_stopped",
+        "_timer",
+        "_timer_at",
+        "_turn_due",
+        "_waiting",
+        "_watch_timer",
+        "address",
+        "undecodable",
+    )
+
     def __init__(
         self,
         core: HubCore,
@@ -183,7 +215,7 @@ class Hub(Shell):
                 self._turn()
             except Exception:
                 log.exception("internal error in a turn")
-        else:
+        elif not self._turn_due:
             self.poke()
 
     def link_beside(self, router: Hub) -> None:

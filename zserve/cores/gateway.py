@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from ..channel.outbox import Outbox, Parcel, Peer
 from ..errors import Refusal
 from ..http.answers import KIND_TEXT
@@ -49,21 +51,21 @@ class GatewayLimits:
         self.max_bytes = max_bytes
 
 
-class Flight:
-    """A request that has no answer yet; ``token`` is the shell's own handle for it."""
+class Flight(msgspec.Struct, eq=False):
+    """A request that has no answer yet; ``token`` is the shell's own handle for it.
 
-    __slots__ = ("body", "deadline", "head", "message", "opened_at", "router", "sent", "streams", "token")
+    sent: how often it was sent to a router; streams: the next Chunk's number, once a streamed answer has begun.
+    """
 
-    def __init__(self, message: Request, head: bytes, body: bytes, deadline: float, token: Any, now: float) -> None:
-        self.message = message
-        self.head = head
-        self.body = body
-        self.deadline = deadline
-        self.token = token
-        self.opened_at = now
-        self.router: Peer = b""
-        self.sent = 0
-        self.streams = 0  # the next Chunk's number, once a streamed answer has begun
+    message: Request
+    head: bytes
+    body: bytes
+    deadline: float
+    token: Any
+    opened_at: float
+    router: Peer = b""
+    sent: int = 0
+    streams: int = 0
 
 
 Answer = tuple[Any, Result, bytes, bytes]
@@ -157,19 +159,27 @@ class GatewayCore:
     ) -> Flight | Refusal:
         """Take on a request; its answer appears in :attr:`answers`, once.  *deadline* in seconds, inf for none."""
         size = len(body)
-        if len(self._flights) >= self.limits.max_requests:
+        flights, limits = self._flights, self.limits
+        if len(flights) >= limits.max_requests:
             self.refused += 1
-            return Refusal(429, f"the gateway holds {len(self._flights)} requests, its limit", 1.0)
-        if size and self._bytes + size > self.limits.max_bytes:
+            return Refusal(429, f"the gateway holds {len(flights)} requests, its limit", 1.0)
+        if size and self._bytes + size > limits.max_bytes:
             self.refused += 1
             return Refusal(429, f"the gateway holds {self._bytes} bytes of request bodies, close to its limit", 1.0)
-        self.opened += 1
-        key = self._prefix + self.opened.to_bytes(8, "big")
-        message = Request(key, endpoint, NO_BUDGET, flags, shard, method)
-        flight = self._flights[key] = Flight(message, head, body, deadline, token, now)
+        self.opened = number = self.opened + 1
         self._bytes += size
+        key = self._prefix + number.to_bytes(8, "big")
+        message = Request(key, endpoint, _budget_us(deadline - now), flags, shard, method)
+        if len(self._choice) == 1:  # as _send does it
+            router = self._choice[0]
+            router.outstanding += 1
+            router.sent += 1
+            flight = flights[key] = Flight(message, head, body, deadline, token, now, router.peer, 1)
+            self.out.send(router.peer, message, head, body)
+        else:
+            flight = flights[key] = Flight(message, head, body, deadline, token, now)
+            self._send(key, flight, now)
         self._expiry.add(deadline + SLACK_S, key)
-        self._send(key, flight, now)
         return flight
 
     def abandon(self, flight: Flight) -> None:
@@ -389,8 +399,7 @@ class GatewayCore:
             message.attempt = flight.sent
             message.age_us = int((now - flight.opened_at) * 1e6)
         flight.sent += 1
-        left = flight.deadline - now
-        message.budget_us = NO_BUDGET if left > 1e9 else max(0, int(left * 1e6))
+        message.budget_us = _budget_us(flight.deadline - now)
         self.out.send(peer, message, flight.head, flight.body)
 
     def _returned(self, peer: Peer, message: Return, now: float) -> None:
@@ -463,3 +472,7 @@ class GatewayCore:
     def _cancel(self, flight: Flight) -> None:
         if flight.router:
             self.out.send(flight.router, Cancel([flight.message.id]))
+
+
+def _budget_us(left_s: float) -> int:
+    return NO_BUDGET if left_s > 1e9 else max(0, int(left_s * 1e6))

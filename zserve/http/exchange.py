@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from binascii import hexlify
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from ..errors import Refusal
@@ -64,28 +65,24 @@ class _NoEvent:
 _NO_EVENT = _NoEvent()
 
 
-class Exchange:
-    """One request and its answer on one connection.
+class Exchange(msgspec.Struct, eq=False):
+    """One request and its answer on one connection."""
 
-    What most requests never change stands in the class, so that making one costs little.
-    """
+    message_event: ClassVar[_NoEvent] = _NO_EVENT
 
-    message_event = _NO_EVENT
+    protocol: FabricProtocol
+    head: ParsedHead
+    keep_alive: bool = True
     match: Match | None = None
     flight: Any = None
     outflow: Outflow | None = None
     refusal: tuple[Refusal, list[tuple[bytes, bytes]]] | None = None
     parts: list[bytes] | tuple[()] = ()
-    size = 0
-    active = False
-    complete = False
-    disconnected = False
-    response_complete = False
-
-    def __init__(self, protocol: FabricProtocol, head: ParsedHead, keep_alive: bool = True) -> None:
-        self.protocol = protocol
-        self.head = head
-        self.keep_alive = keep_alive
+    size: int = 0
+    active: bool = False
+    complete: bool = False
+    disconnected: bool = False
+    response_complete: bool = False
 
     def take_body(self) -> bytes:
         """All of it; the parts are not kept beside it."""
@@ -137,7 +134,10 @@ class Exchange:
             and self.head.method != "HEAD"
         ):
             self._answer_as_usual(result, body)
-            return
+        else:
+            self._answer_in_full(result, head, body)
+
+    def _answer_in_full(self, result: Result, head: bytes, body: bytes) -> None:
         headers: list[tuple[bytes, bytes]] = []
         status, kind = result.status, result.kind
         if kind == KIND_HEADERS and head:

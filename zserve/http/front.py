@@ -75,32 +75,27 @@ class HttpFront:
     def submit(self, exchange: Exchange) -> None:
         """A whole request: give it to the core.  Whatever goes wrong, it has an answer."""
         try:
-            self._submit(exchange)
+            match, head = exchange.match, exchange.head
+            assert match is not None
+            now = self.now()
+            budget_s = head.budget_s
+            if budget_s < 0.0:
+                budget_s = self._read_budget_s(exchange)
+            if budget_s >= 0.0:
+                if head.match is not match:
+                    self._encode(head, match, exchange.protocol.client_name)
+                body = exchange.take_body()
+                opened = self.core.open(
+                    match[0], head.encoded, body, now + budget_s, exchange, now, head.flags, head.shard, head.call
+                )
+                if type(opened) is Refusal:
+                    exchange.refuse(opened)
+                else:
+                    exchange.flight = opened
         except Exception:
             log.exception("%s %s could not be taken in", exchange.head.method, exchange.head.path)
             exchange.refuse(Refusal(500, "the gateway failed at this request; its log says why"))
         self._poke()
-
-    def _submit(self, exchange: Exchange) -> None:
-        match = exchange.match
-        assert match is not None
-        head = exchange.head
-        now = self.now()
-        budget_s = head.budget_s
-        if budget_s < 0.0:
-            budget_s = self._read_budget_s(exchange)
-            if budget_s < 0.0:
-                return
-        if head.match is not match:
-            self._encode(head, match, exchange.protocol.client_name)
-        body = exchange.take_body()
-        opened = self.core.open(
-            match[0], head.encoded, body, now + budget_s, exchange, now, head.flags, head.shard, head.call
-        )
-        if type(opened) is Refusal:
-            exchange.refuse(opened)
-        else:
-            exchange.flight = opened
 
     def _read_budget_s(self, exchange: Exchange) -> float:
         """Seconds from now; below zero where the request is refused because of it."""

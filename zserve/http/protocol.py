@@ -43,6 +43,16 @@ log = logging.getLogger("zserve.http")
 class FabricProtocol(StrictProtocol):
     """uvicorn's protocol class of one gateway; ``front`` is set on a subclass made for that gateway."""
 
+    __slots__ = (
+        "_address",
+        "_body_left",
+        "_held",
+        "_known",
+        "_reader",
+        "_unlike",
+        "active",
+    )
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         front = self.front
@@ -172,16 +182,14 @@ class FabricProtocol(StrictProtocol):
         front = self.front
         if front.draining or self._closing:
             return False
-        exchange = Exchange(self, known)
         try:
-            exchange.match = front.match(known.method, known.path, known.headers)
+            match = front.match(known.method, known.path, known.headers)
         except (NoMatch, Unauthorized):
             return False
         size = len(data) - len(known.raw)
-        if size:
-            exchange.parts = [data[-size:]]
-            exchange.size = size
-        exchange.active = exchange.complete = True
+        exchange = Exchange(
+            self, known, True, match, parts=[data[-size:]] if size else (), size=size, active=True, complete=True
+        )
         self.active = exchange
         self.cycle = exchange  # type: ignore[assignment]
         self.waiting_since = None

@@ -58,6 +58,23 @@ class StrictProtocol(HttpToolsProtocol):
 
     front: HttpFront
 
+    __slots__ = (
+        # uvicorn's own are in the instance's dict, which is quick to look at as long as there are no more than thirty.
+        "_body_bytes",
+        "_closing",
+        "_good_host",
+        "_hosts",
+        "_limits",
+        "_part_bytes",
+        "_part_since",
+        "_phase",
+        "_received",
+        "_refusal",
+        "_special",
+        "client_name",
+        "waiting_since",
+    )
+
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         front = self.front
@@ -72,8 +89,7 @@ class StrictProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._refusal: Refusal | None = None
         self._closing = False
-        self.waiting_since: float | None = front.now()
-        """Since when the connection has been idle, between two requests."""
+        self.waiting_since: float | None = front.now()  # between two requests: since when the connection has been idle
         self.client_name = f"{self.client[0]}:{self.client[1]}" if self.client else ""
 
     def _new_parser(self) -> httptools.HttpRequestParser:
