@@ -107,8 +107,6 @@ def decode(frames: Sequence[bytes]) -> list[tuple[Any, bytes, bytes]]:
             continue
         head_size = message.head
         size = message.body
-        if head_size < 0 or size < 0:
-            raise WireError("negative size")
         body_start = position + head_size
         if size < LARGE:
             position, start = body_start + size, position

@@ -11,7 +11,7 @@ outside of the index frame (see :mod:`zserve.wire.codec`); routers pass them on 
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -85,6 +85,10 @@ FLAG_AGAIN = 16
 
 STREAM_MORE, STREAM_DONE, STREAM_BROKEN = 0, 1, 2
 """What follows a :class:`Chunk`: others, nothing (it is complete), nothing (it broke off)."""
+
+
+Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+"""Bytes; checked as a message is decoded."""
 
 
 class Part(msgspec.Struct, array_like=True, gc=False):
@@ -233,8 +237,8 @@ class Request(_Message, tag=10):
     method: str = ""
     attempt: int = 0
     priority: int = 0
-    head: int = 0
-    body: int = 0
+    head: Size = 0
+    body: Size = 0
     age_us: int = 0
 
 
@@ -248,8 +252,8 @@ class Call(_Message, tag=11):
     budget_us: int = NO_BUDGET
     flags: int = 0
     method: str = ""
-    head: int = 0
-    body: int = 0
+    head: Size = 0
+    body: Size = 0
 
 
 class Result(_Message, tag=12):
@@ -269,8 +273,8 @@ class Result(_Message, tag=12):
     batch_us: int = 0
     run_us: int = 0
     retry_after_us: int = -1
-    head: int = 0
-    body: int = 0
+    head: Size = 0
+    body: Size = 0
     streams: bool = False
 
 
@@ -296,8 +300,8 @@ class Chunk(_Message, tag=15):
     id: bytes
     seq: int
     end: int = 0
-    head: int = 0
-    body: int = 0
+    head: Size = 0
+    body: Size = 0
 
 
 class Consumed(_Message, tag=16):
