@@ -169,17 +169,10 @@ class GatewayCore:
         self.opened = number = self.opened + 1
         self._bytes += size
         key = self._prefix + number.to_bytes(8, "big")
-        message = Request(key, endpoint, _budget_us(deadline - now), flags, shard, method)
-        if len(self._choice) == 1:  # as _send does it
-            router = self._choice[0]
-            router.outstanding += 1
-            router.sent += 1
-            flight = flights[key] = Flight(message, head, body, deadline, token, now, router.peer, 1)
-            self.out.send(router.peer, message, head, body)
-        else:
-            flight = flights[key] = Flight(message, head, body, deadline, token, now)
-            self._send(key, flight, now)
+        message = Request(key, endpoint, NO_BUDGET, flags, shard, method)
+        flight = flights[key] = Flight(message, head, body, deadline, token, now)
         self._expiry.add(deadline + SLACK_S, key)
+        self._send(key, flight, now)
         return flight
 
     def abandon(self, flight: Flight) -> None:
@@ -399,7 +392,8 @@ class GatewayCore:
             message.attempt = flight.sent
             message.age_us = int((now - flight.opened_at) * 1e6)
         flight.sent += 1
-        message.budget_us = _budget_us(flight.deadline - now)
+        left = flight.deadline - now
+        message.budget_us = NO_BUDGET if left > 1e9 else max(0, int(left * 1e6))
         self.out.send(peer, message, flight.head, flight.body)
 
     def _returned(self, peer: Peer, message: Return, now: float) -> None:
@@ -472,7 +466,3 @@ class GatewayCore:
     def _cancel(self, flight: Flight) -> None:
         if flight.router:
             self.out.send(flight.router, Cancel([flight.message.id]))
-
-
-def _budget_us(left_s: float) -> int:
-    return NO_BUDGET if left_s > 1e9 else max(0, int(left_s * 1e6))

@@ -193,18 +193,9 @@ class RouterCore:
         self._after(now)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
-        if len(parcels) == 1:
-            ((message, head, body),) = parcels
-            kind = type(message)
-            if kind is Request:
-                self.intake.arrived(peer, parcels, now)
-            elif kind is Result:
-                self._on_result(peer, message, head, body, now)
-            else:
-                self._on_other(peer, message, body, now)
-        else:
-            for kind, alike in _in_runs(parcels):
-                self._on_alike(peer, kind, alike, now)
+        runs = _in_runs(parcels) if len(parcels) != 1 else ((type(parcels[0][0]), parcels),)
+        for kind, alike in runs:
+            self._on_alike(peer, kind, alike, now)
         self._after(now)
 
     def _on_alike(self, peer: Peer, kind: type, parcels: Sequence[Parcel], now: float) -> None:

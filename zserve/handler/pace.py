@@ -66,7 +66,7 @@ class Pace:
             self.run_s, self.call_s = mean_s, mean_s / calls
         else:
             # So many steps towards their mean: nearly the same as one towards each, but for the order among them.
-            weight = 0.1 if count == 1 else 1.0 - 0.9**count
+            weight = 1.0 - 0.9**count
             self.run_s += weight * (mean_s - self.run_s)
             self.call_s += weight * (mean_s / calls - self.call_s)
 

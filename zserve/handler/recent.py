@@ -124,10 +124,9 @@ class RecentAnswers:
             if answer[2] or answer[0] != status or answer[1] != kind or answer[4] != origin or len(body) >= _SMALL:
                 break
             bodies.append(body)
-        kept = _Kept(ids, first, bodies, now)
-        fresh = dict.fromkeys(ids, kept)
-        if len(bodies) == len(ids) == len(fresh) and self.known.keys().isdisjoint(fresh):
-            self.known.update(fresh)
+        if len(bodies) == len(ids) == len(set(ids)) and self.known.keys().isdisjoint(ids):
+            kept = _Kept(ids, first, bodies, now)
+            self.known.update(dict.fromkeys(ids, kept))
             self._keep(kept)
         else:
             for request_id, answer in zip(ids, answers, strict=True):
