@@ -165,18 +165,19 @@ class Exchange(msgspec.Struct, eq=False):
         request_id = special.get(b"x-request-id") if special else None
         if request_id is None or not _REQUEST_ID.match(request_id):
             request_id = hexlify(result.id)
-        protocol.transport.write(
-            _USUAL[result.kind]
-            % (
-                protocol.front.common_headers(),
-                request_id,
-                result.queue_us * 0.001,
-                result.batch_us * 0.001,
-                result.run_us * 0.001,
-                len(body),
-                body,
-            )
+        front = protocol.front
+        answer = _USUAL[result.kind] % (
+            front.common_headers(),
+            request_id,
+            result.queue_us * 0.001,
+            result.batch_us * 0.001,
+            result.run_us * 0.001,
+            len(body),
+            body,
         )
+        gathering = front.gathering
+        if gathering is None or not gathering.take(protocol, answer):
+            protocol.transport.write(answer)
         self.response_complete = True
         self.flight = None
         protocol.exchange_done(self)

@@ -19,6 +19,7 @@ from .head import RequestHead, encode_head
 from .limits import HttpLimits
 from .parsed_head import UNREAD, ParsedHead
 from .routes import Match
+from .writes import Gatherer
 
 if TYPE_CHECKING:
     from uvicorn.server import ServerState
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from .exchange import Exchange
 
 __all__ = ["HttpFront"]
+
+FEW = 4
+"""Fewer answers at a time are as well written one by one."""
 
 log = logging.getLogger("zserve.http")
 
@@ -35,7 +39,8 @@ class HttpFront:
 
     *poke* is called after the core was told something (it sends the outbox, now or soon); it raises nothing.
     *default_timeout_s* is the deadline of requests that bring none, 0 for no deadline.  *linger_s*: how long idle
-    connections are kept when the gateway drains; *scheme*: "https" behind TLS.
+    connections are kept when the gateway drains; *scheme*: "https" behind TLS.  *gatherer*: writes the answers of many
+    connections together.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class HttpFront:
         scheme: str = "http",
         now: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        gatherer: Gatherer | None = None,
     ) -> None:
         self.core = core
         self.limits = limits or HttpLimits()
@@ -60,6 +66,9 @@ class HttpFront:
         self.now = now
         self.draining = False
         self.server_state: ServerState | None = None
+        self.gatherer = gatherer
+        self.gathering: Gatherer | None = None
+        """While the answers of many are being written."""
         self._poke = poke
         self._scheme = scheme
         self._wall = wall
@@ -138,8 +147,14 @@ class HttpFront:
         if core.answers:
             answers = core.answers
             core.answers = []
-            for exchange, result, head, body in answers:
-                exchange.answer(result, head, body)
+            self.gathering = gatherer = self.gatherer if len(answers) >= FEW else None
+            try:
+                for exchange, result, head, body in answers:
+                    exchange.answer(result, head, body)
+            finally:
+                self.gathering = None
+                if gatherer is not None:
+                    gatherer.send()
         if core.pieces:
             pieces = core.pieces
             core.pieces = []
@@ -176,6 +191,7 @@ class HttpFront:
             "connections_refused": self.crowd.turned_away,
             "rejected": self.rejected,
             "receiving_bytes": self.receiving_bytes,
+            "written_together": self.gatherer.together if self.gatherer is not None else 0,
         }
 
     def sweep(self) -> None:

@@ -51,6 +51,7 @@ class FabricProtocol(StrictProtocol):
         "_reader",
         "_unlike",
         "active",
+        "descriptor",
     )
 
     def connection_made(self, transport: Any) -> None:
@@ -64,6 +65,9 @@ class FabricProtocol(StrictProtocol):
         self._unlike = 0  # how many in a row were not like the one before
         self._body_left = 0  # bytes to come of a body that goes past the parser
         self._reader: BodyReader | None = None  # of such a body, if it has the connection
+        self.descriptor = -1  # of the socket, if what is written there is what the client gets
+        if front.gatherer is not None and transport.get_extra_info("sslcontext") is None:
+            self.descriptor = transport.get_extra_info("socket").fileno()
         if self.client:
             self._address, count = front.addresses.enter(self.client[0])
             if count > limits.connections_per_address:
@@ -407,7 +411,7 @@ class FabricProtocol(StrictProtocol):
             super()._start_asgi_task(cycle, app)
 
     def exchange_done(self, exchange: Exchange) -> None:
-        """The answer of *exchange* is written: next in the pipeline, wait for more, or close."""
+        """The answer of *exchange* is written, or about to be: next in the pipeline, wait for more, or close."""
         self.server_state.total_requests += 1
         transport = self.transport
         if not exchange.keep_alive:
