@@ -202,7 +202,7 @@ class _Replica:
 
         from .allocator import tend_memory
 
-        tend_memory()
+        tend_memory(user_code=True)
         stopped = loop.create_task(self._stop.wait())
         await asyncio.wait((self._constructed, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not self._constructed.done():
@@ -309,6 +309,7 @@ class _Replica:
             backend=spec.backend,
             code=spec.version,
             on_turn=self._on_turn,
+            also=core.gateways_known,
             security=from_environment(spec.routers),
         )
         self._lead = Lead(hub, core, executor, shared, lock, busy_poll=spec.busy_poll and may_poll())
