@@ -86,7 +86,8 @@ async def keep_joined(hub: Hub, options: NodeOptions) -> None:
     if names:
         await _look_up(hub, options)
     while True:
-        linked = bool(hub.links.open_links())
+        # Of a router, others may have joined it; a gateway has links with replicas, too.
+        linked = bool(hub.links.open_links()) if hub.info.role == "router" else hub.links.linked_with_router()
         if linked:
             if said:
                 log.info("joined the fabric")
@@ -105,15 +106,10 @@ async def keep_joined(hub: Hub, options: NodeOptions) -> None:
                     f"'zserve node --role router --bind {options.join[0]}', or correct --join"
                 )
         since_lookup += _LOOK_EVERY_S
-        if names and since_lookup >= _RESOLVE_EVERY_S and not _knows_a_router(hub):
+        if names and since_lookup >= _RESOLVE_EVERY_S and not hub.links.linked_with_router():
             since_lookup = 0.0
             await _look_up(hub, options)
         await asyncio.sleep(_LOOK_EVERY_S)
-
-
-def _knows_a_router(hub: Hub) -> bool:
-    """A router has links with gateways and others, too."""
-    return any(hello.info.role == "router" for _, hello in hub.links.open_links())
 
 
 async def _look_up(hub: Hub, options: NodeOptions) -> None:

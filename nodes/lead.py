@@ -24,6 +24,7 @@ from zserve.channel.lending import LendingHub
 from zserve.channel.loop import Loop
 from zserve.channel.outbox import CHUNK
 from zserve.cores.replica import ReplicaCore
+from zserve.cores.shortcuts import UNTOLD_S
 from zserve.handler.executor import Done, Executor
 from zserve.handler.invoke import HandlerExit
 from zserve.handler.runs import Run
@@ -110,6 +111,9 @@ class Lead:
             except BlockingIOError:
                 pass  # it will not overlook all of those that are there
         self._hub.take_back()
+        if self._core.untold:
+            self._core.tell_routers(monotonic())
+            self._hub.poke()
 
     def look(self) -> None:
         """Now and then: end the lead of a thread that is stuck in a call, and send what it has finished before."""
@@ -173,12 +177,14 @@ class Lead:
                 if self._term is not term:
                     break
                 due = hub.due
+                untold = core.untold
             if runs:
                 found = poll.poll(0)
             elif due:
                 found = []
             else:
-                found = wait(poll, self._busy_poll, awake=came <= _CROWD)
+                meanwhile = functools.partial(self._tell, term) if untold else None
+                found = wait(poll, self._busy_poll, awake=came <= _CROWD, after_s=UNTOLD_S, meanwhile=meanwhile)
             ready = {descriptor for descriptor, _ in found}
             if self._heard in ready:
                 self._hear()
@@ -215,7 +221,7 @@ class Lead:
             if self._term is term and not exit_reason:
                 now = monotonic()
                 self._hub.tell(self._core.answer, finished, now)
-                self._hub.tell(self._core.account, now)  # what nobody waits for
+                self._hub.tell(self._account, now)  # what nobody waits for
                 more, self._core.runs = self._core.runs, []
                 if not self._core.quick:
                     self._let_go(term)
@@ -225,6 +231,18 @@ class Lead:
         if exit_reason:
             self._executor.tell_exit(exit_reason)
         return rest
+
+    def _account(self, now: float) -> None:
+        self._core.account(now, patient=True)
+
+    def _tell(self, term: _Term) -> bool:
+        """Nothing has come for a while: routers are told now what they could be told with more.  Whether that has
+        found something to read, which no descriptor is going to say any more."""
+        with self._lock:
+            if self._term is not term:
+                return True
+            self._hub.tell(self._core.tell_routers, monotonic())
+            return self._hub.due
 
     def _on_stream(self, term: _Term) -> None:
         """An answer is going to take a while, and what its client says of it is to be heard meanwhile."""

@@ -85,7 +85,8 @@ class GatewayOptions(NodeOptions, kw_only=True, tag="gateway"):
     default_timeout_s: the deadline of a request that brings none; 0 for no deadline.
     tokens: a file with the hashes of the bearer tokens that clients have to show ("": anyone may come in).
     tls_cert, tls_key: files in PEM format for HTTPS ("": HTTP).  processes: how many share the port.
-    busy_poll: it may poll for requests and answers (see :mod:`zserve.channel.busy_poll`).
+    busy_poll: it may poll for requests and answers (see :mod:`zserve.channel.busy_poll`).  direct_answers: replicas on
+    its machine may bring it their answers themselves (see :mod:`zserve.cores.shortcuts`).
     """
 
     max_routers: int = DEFAULT_MAX_ROUTERS
@@ -100,6 +101,7 @@ class GatewayOptions(NodeOptions, kw_only=True, tag="gateway"):
     tls_key: str = ""
     processes: int = 1
     busy_poll: bool = True
+    direct_answers: bool = True
 
 
 class WorkerOptions(NodeOptions, kw_only=True, tag="worker"):

@@ -24,6 +24,7 @@ from .options import (
     busy_poll_option,
     check_queueing_policy,
     debug_option,
+    direct_answers_option,
     gateways_option,
     log_level_option,
     queueing_policy_options,
@@ -50,6 +51,7 @@ _OF_ROLES = {
     "tls_key": ("gateway",),
     "slots": ("worker",),
     "busy_poll": ("gateway", "worker"),
+    "direct_answers": ("gateway",),
     "resources": ("worker",),
     "app_dir": ("worker", "router"),
     "max_routers": ("gateway", "worker"),
@@ -127,6 +129,7 @@ _ADDRESS = _Parsed("ADDRESS", node_address)
 @gateways_option
 @slots_option
 @busy_poll_option
+@direct_answers_option
 @setting(
     "--resource",
     "resources",
@@ -260,6 +263,7 @@ def command(ctx: click.Context, /, roles: Sequence[str], join: Sequence[str], **
             tls_key=given["tls_key"],
             processes=given["gateways"],
             busy_poll=given["busy_poll"],
+            direct_answers=given["direct_answers"],
             **common,
         )
         if role != "gateway" and gateway.processes > 1:

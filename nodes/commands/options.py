@@ -19,6 +19,7 @@ __all__ = [
     "busy_poll_option",
     "check_queueing_policy",
     "debug_option",
+    "direct_answers_option",
     "gateways_option",
     "log_level_option",
     "policy_kwargs_type",
@@ -76,6 +77,16 @@ def busy_poll_option(command: Command) -> Command:
         show_default=True,
         help="Gateways and replicas may poll for up to 1 ms before they sleep, while requests come soon after each "
         "other: answers come sooner, for more processor time. Never where a cgroup rations that.",
+    )(command)
+
+
+def direct_answers_option(command: Command) -> Command:
+    """``--direct-answers``; the command gets ``direct_answers: bool``."""
+    return setting(
+        "--direct-answers/--no-direct-answers",
+        default=True,
+        show_default=True,
+        help="Gateway: replicas on its machine bring it their answers themselves, past the router.",
     )(command)
 
 

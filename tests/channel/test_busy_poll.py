@@ -114,7 +114,9 @@ class Looks:
             self.slept = True
             self.time = max(self.time, self._comes_at)
             return FOUND
-        assert timeout == 0
+        if timeout:
+            self.time = min(max(self.time, self._comes_at), self.time + timeout / 1000.0)
+            return FOUND if self.time >= self._comes_at else []
         self.looks += 1
         self.time += LOOK_S
         return FOUND if self.time >= self._comes_at else []
@@ -128,6 +130,26 @@ def test_who_is_told_to_sleeps_at_once_and_learns_all_the_same() -> None:
         assert looks.slept
         assert not looks.looks
     assert policy.limit_s == POLL_S
+
+
+@pytest.mark.parametrize(("comes_at", "calls"), [(0.001, 0), (0.003, 1), (0.1, 1)])
+def test_something_can_be_done_meanwhile(comes_at: float, calls: int) -> None:
+    policy, looks, called = BusyPoll(), Looks(comes_at), []
+
+    def meanwhile() -> bool:
+        called.append(looks.time)
+        return False
+
+    assert wait(looks, policy, looks.now, looks.give_way, after_s=0.002, meanwhile=meanwhile) == FOUND
+    assert called == [pytest.approx(100.002)] * calls
+    assert looks.time == pytest.approx(100.0 + comes_at)
+
+
+def test_who_hears_of_something_meanwhile_does_not_sleep_on() -> None:
+    policy, looks = BusyPoll(), Looks(comes_at=1.0)
+    assert wait(looks, policy, looks.now, looks.give_way, after_s=0.002, meanwhile=lambda: True) == []
+    assert looks.time == pytest.approx(100.002)
+    assert not looks.slept
 
 
 def test_what_comes_soon_is_found_awake() -> None:

@@ -120,7 +120,26 @@ def test_who_answers_a_dialled_link_must_be_a_router() -> None:
     links, core = dialled()
     links.received(LINK, [parcel(Hello(VERSION, VERSION, info(NODE_B, BOOT_B, "worker")))], 1.0)
     assert core.events == []
-    assert links.dropped == [(LINK, "not a router", True)]
+    assert links.dropped == [(LINK, "a gateway has no links with a worker", True)]
+
+
+ROLES = ("router", "gateway", "caller", "worker", "replica", "client")
+
+
+@pytest.mark.parametrize("dialler", ROLES)
+@pytest.mark.parametrize("listener", ROLES)
+def test_who_has_links_with_whom(dialler: str, listener: str) -> None:
+    allowed = listener == "router" or (dialler, listener) == ("replica", "gateway")
+    core = FakeCore()
+    links = Links(core, info(NODE_B, BOOT_B, listener))
+    links.received(LINK, [parcel(Hello(VERSION, VERSION, info(NODE_A, BOOT_A, dialler)))], 1.0)
+    assert bool(core.events) is allowed
+    core = FakeCore()
+    links = Links(core, info(NODE_A, BOOT_A, dialler))
+    links.dialled(LINK, 0.0)
+    links.received(LINK, [parcel(Hello(VERSION, VERSION, info(NODE_B, BOOT_B, listener)))], 1.0)
+    assert bool(core.events) is allowed
+    assert links.linked_with_router() is (allowed and listener == "router")
 
 
 def test_dialling_oneself_ends_it_for_good() -> None:

@@ -6,10 +6,11 @@ import math
 
 import pytest
 
-from zserve.cores.gateway import NO_ROUTER_WAIT_S, SLACK_S, Flight, GatewayCore, GatewayLimits
+from zserve.cores.gateway import IN_QUESTION_S, NO_ROUTER_WAIT_S, SLACK_S, Flight, GatewayCore, GatewayLimits
 from zserve.errors import Refusal
 from zserve.registry.neighbours import Neighbours
 from zserve.registry.sync import ConfigSync
+from zserve.security.roles import may_send
 from zserve.wire.messages import (
     FLAG_AGAIN,
     FLAG_IDEMPOTENT,
@@ -25,6 +26,9 @@ from zserve.wire.messages import (
     View,
 )
 
+from ..wire.samples import samples
+
+REPLICA = b"link-with-a-replica"
 R1, R2, R3 = b"link-with-router-1", b"link-with-router-2", b"link-with-router-3"
 
 
@@ -337,3 +341,86 @@ def test_of_many_routers_a_gateway_dials_a_few() -> None:
     assert len(few) == 3
     assert set(few) < set(known(0))
     assert set(few) < set(known(5))
+
+
+# --- replicas that bring their answers themselves ---------------------------------------------------------------------
+
+
+def with_replica(routers: int = 1) -> GatewayCore:
+    gateway = core(routers)
+    gateway.link_up(REPLICA, Hello(VERSION, VERSION, NodeInfo(b"s" * 16, b"s" * 8, "replica"), "b", "1"), 0.0)
+    gateway.out.take()
+    return gateway
+
+
+def test_an_answer_may_come_from_a_replica() -> None:
+    gateway = with_replica()
+    flight = opened(gateway)
+    gateway.receive(REPLICA, [(Result(flight.message.id), b"", b"answer")], 1.0)
+    assert [(token, body) for token, _, _, body in gateway.answers] == [("t", b"answer")]
+    assert gateway.in_flight == gateway._routers[R1].outstanding == 0
+    gateway.receive(R1, [(Result(flight.message.id, 502), b"", b"lost")], 1.1)
+    assert (gateway.late_results, len(gateway.answers)) == (1, 1), "whatever the router thinks of it"
+
+
+def test_nothing_else_may() -> None:
+    gateway = with_replica()
+    flight = opened(gateway)
+    for message in samples():
+        if type(message) in may_send("replica", "gateway"):
+            continue
+        if hasattr(message, "id") and isinstance(message.id, bytes):
+            message.id = flight.message.id
+        before = gateway.misplaced
+        gateway.receive(REPLICA, [(message, b"", b"")], 1.0)
+        assert gateway.misplaced == before + 1, message
+    gateway.receive(REPLICA, [(Result(flight.message.id, streams=True), b"", b"first")], 1.0)
+    assert gateway.misplaced > 20
+    gateway.receive(REPLICA, [(Ping(), b"", b""), (Result(bytes(16)), b"", b"")], 1.0)
+    assert gateway.late_results == 1
+    assert not gateway.answers
+    assert not gateway.pieces
+    assert not gateway.shutdown_reason
+    assert gateway.in_flight == 1
+
+
+def test_a_replica_is_no_router() -> None:
+    gateway = with_replica(routers=0)
+    opened(gateway)
+    assert requests(gateway) == []
+    assert not gateway.readiness()[0]
+
+
+@pytest.mark.parametrize("flags", [0, FLAG_IDEMPOTENT])
+def test_what_may_be_lost_with_a_replica_is_asked_for_at_its_router(flags: int) -> None:
+    """The router does nothing if it has it still, and asks the replicas if it takes it for answered."""
+    gateway = with_replica()
+    first, second = opened(gateway, "first", flags=flags), opened(gateway, "second", flags=flags)
+    requests(gateway)
+    gateway.link_down(REPLICA, "silent for 6 s", 1.0)
+    later = opened(gateway, "later", flags=flags, now=1.5)
+    requests(gateway)
+    gateway.receive(R1, [(Result(first.message.id), b"", b"")], 2.0)
+    gateway.tick(1.0 + IN_QUESTION_S - 0.1)
+    assert requests(gateway) == []
+    gateway.tick(1.0 + IN_QUESTION_S + 1.0)
+    sent = requests(gateway)
+    assert [(peer, message.id) for peer, message in sent] == [(R1, second.message.id)]
+    assert bool(sent[0][1].flags & FLAG_AGAIN) is (not flags)
+    assert sent[0][1].age_us == pytest.approx((1.0 + IN_QUESTION_S + 1.0) * 1e6)
+    assert gateway._routers[R1].outstanding == 2, "of which it owes one answer each"
+    gateway.tick(20.0)
+    assert requests(gateway) == []
+    for flight in (second, later):
+        gateway.receive(R1, [(Result(flight.message.id), b"", b"")], 5.0)
+    assert gateway._routers[R1].outstanding == 0
+
+
+def test_what_is_streamed_or_homeless_is_not_in_question() -> None:
+    gateway = with_replica(routers=1)
+    streamed = opened(gateway, "streamed")
+    gateway.receive(R1, [(Result(streamed.message.id, streams=True), b"", b"")], 0.5)
+    gateway.link_down(REPLICA, "silent", 1.0)
+    requests(gateway)
+    gateway.tick(6.0)
+    assert requests(gateway) == []

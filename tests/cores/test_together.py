@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zserve.wire.messages import FLAG_AGAIN, NO_BUDGET, Call, Cancel, Grant, Request, Result, Return
+from zserve.wire.messages import FLAG_AGAIN, NO_BUDGET, Answered, Call, Cancel, Grant, Request, Result, Return
 
 from .test_endpoints import NAME, PolicyBench
 from .test_router import GATEWAY, Bench, info
@@ -234,3 +234,129 @@ def test_one_by_one_or_together_every_request_has_one_outcome(groups: list[tuple
             )
         )  # fmt: skip
     assert ends[0] == ends[1]
+
+
+# --- answers that have gone past the router ---------------------------------------------------------------------------
+
+
+def answered(*names: int, ago_us: int = 0, run_us: int = 1000, waited_us: int = 0) -> Answered:
+    ids = b"".join(key(number) for number in names)
+    return Answered(ids, [run_us] * len(names), [waited_us] * len(names), [ago_us] * len(names))
+
+
+def test_the_word_of_an_answer_ends_its_request_and_nobody_is_sent_anything(bench: Bench) -> None:
+    replica = bench.replica("r1")
+    bench.tell(GATEWAY, *requests(1, 2, 3))
+    bench.router.out.take()
+    bench.now = 0.25
+    bench.tell(replica, answered(1, 3, ago_us=50_000))
+    assert bench.router.out.take() == {}
+    assert list(bench.router.entries) == [key(2)]
+    latencies = bench.router.latencies["e"]
+    assert (latencies.answered, list(latencies.latest)) == (2, [pytest.approx(0.2)] * 2)
+    assert bench.router.direct_answers == 2
+    assert bench.router.queues["b"].in_flight == 1
+
+
+def test_what_waits_takes_the_places(bench: Bench) -> None:
+    replica = bench.replica("r1", limit=1)
+    bench.tell(GATEWAY, *requests(1, 2))
+    assert numbers(bench.sent(replica, Call)) == [1]
+    bench.tell(replica, answered(1), Grant(1, 2))
+    assert numbers(bench.sent(replica, Call)) == [2]
+
+
+def test_what_is_not_known_is_counted_and_the_rest_is_good(bench: Bench) -> None:
+    replica = bench.replica("r1")
+    bench.tell(GATEWAY, *requests(1, 2))
+    bench.router.out.take()
+    bench.tell(replica, answered(9, 1, 1, 2))
+    assert bench.router.entries == {}
+    assert bench.router.late_results == 2
+    assert bench.router.direct_answers == 2
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Answered(key(1), [1, 2], [0], [0]),
+        Answered(key(1), [1], [], [0]),
+        Answered(key(1), [1], [0], []),
+        Answered(key(1)[:-1], [], [], []),
+        Answered(key(1) + b"more", [1], [0], [0]),
+    ],
+)
+def test_a_word_that_does_not_fit_is_counted_and_changes_nothing(bench: Bench, message: Answered) -> None:
+    replica = bench.replica("r1")
+    bench.tell(GATEWAY, *requests(1))
+    bench.tell(replica, message)
+    assert list(bench.router.entries) == [key(1)]
+    assert bench.router.misplaced == 1
+
+
+def test_a_request_is_over_only_where_it_runs(bench: Bench) -> None:
+    bench.replica("r1", limit=1)
+    second = bench.replica("r2", limit=0)
+    bench.tell(GATEWAY, *requests(1))
+    bench.tell(second, answered(1))
+    assert list(bench.router.entries) == [key(1)]
+    assert bench.router.late_results == 1
+
+
+def test_no_replica_can_say_that_it_took_less_than_nothing(bench: Bench) -> None:
+    replica = bench.replica("r1", limit=100)
+    for start in range(0, 40, 4):
+        bench.now += 0.001
+        bench.tell(GATEWAY, *requests(*range(start, start + 4)))
+        bench.tell(replica, answered(*range(start, start + 4), ago_us=10**12))
+    assert bench.router.entries == {}
+    assert bench.router.queues["b"].statistics()["in_flight"] == 0
+
+
+def test_an_answer_for_who_has_cancelled_frees_the_place(bench: Bench) -> None:
+    replica = bench.replica("r1")
+    bench.tell(GATEWAY, *requests(1))
+    bench.tell(GATEWAY, Cancel([key(1)]))
+    bench.router.out.take()
+    bench.tell(replica, answered(1))
+    assert bench.router.out.take() == {}
+    assert bench.router.queues["b"].in_flight == 0
+
+
+def test_what_is_sent_again_and_has_been_answered_is_asked_for(bench: Bench) -> None:
+    """As a gateway does that has lost its link with the replica."""
+    replica = bench.replica("r1")
+    bench.tell(GATEWAY, *requests(1, 2))
+    bench.tell(replica, answered(1))
+    bench.router.out.take()
+    bench.tell(GATEWAY, *requests(1, 2, flags=FLAG_AGAIN))
+    (recall,) = [message for message in bench.sent(replica) if hasattr(message, "ids")]
+    assert recall.ids == [key(1)], "the other one is here still"
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_times_of_batches_are_learnt_as_from_results(size: int) -> None:
+    found = []
+    for past in (False, True):
+        bench = Bench()
+        bench.control(
+            "create_backend", name="b", code="m:f", version="1", batchable=True, config={"max_batch_size": 4}
+        )
+        bench.control("create_endpoint", name="e", route="/e", methods=["GET"], backend="b")
+        replica = bench.replica("r1", limit=8)
+        number = 0
+        for _ in range(12):
+            names = range(number, number + size)
+            number += size
+            bench.tell(GATEWAY, *requests(*names))
+            bench.router.tick(bench.now)
+            bench.now += 0.02
+            if past:
+                bench.tell(replica, answered(*names, run_us=9000, waited_us=4000))
+            else:
+                bench.tell(replica, *[Result(key(n), run_us=9000, queue_us=3000, batch_us=1000) for n in names])
+            bench.tell(replica, Grant(1, 8 + number))
+            bench.now += 0.001
+        statistics = bench.router.queues["b"].statistics()
+        found.append({name: value for name, value in statistics.items() if name != "room"})
+    assert found[0] == found[1]

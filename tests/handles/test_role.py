@@ -11,6 +11,7 @@ from zserve.registry.sync import ConfigSync
 from zserve.wire.messages import VERSION, Confirm, Control, ControlReply, Hello, NodeInfo, Request, Result
 
 CALLER, CLIENT = b"caller-link", b"client-link"
+BOOT = b"caller.."
 
 
 def info(role: str) -> NodeInfo:
@@ -30,10 +31,21 @@ def test_its_requests_are_answered() -> None:
     core = router()
     core.receive(CLIENT, [(Control(1, "create_endpoint", b'{"name": "e", "route": null}'), b"", b"")], 0.0)
     core.out.take()
-    core.receive(CALLER, [(Request(bytes(16), "e"), b"", b"")], 0.0)
+    core.receive(CALLER, [(Request(BOOT + bytes(8), "e"), b"", b"")], 0.0)
     [(result, _, body)] = core.out.take()[CALLER]
     assert isinstance(result, Result)
     assert (result.status, body) == (503, b"endpoint 'e' has no backend; give it one with set_traffic")
+
+
+def test_it_does_not_use_the_ids_of_others() -> None:
+    """Replicas bring answers to whose boot nonce the id begins with."""
+    core = router()
+    core.receive(CLIENT, [(Control(1, "create_endpoint", b'{"name": "e", "route": null}'), b"", b"")], 0.0)
+    core.out.take()
+    requests = [Request(bytes(16), "e"), Request(BOOT + bytes(8), "e"), Request(b"another's" + bytes(7), "e")]
+    core.receive(CALLER, [(request, b"", b"") for request in requests], 0.0)
+    assert [result.id for result, _, _ in core.out.take()[CALLER]] == [BOOT + bytes(8)]
+    assert (core.requests, core.misplaced) == (1, 2)
 
 
 def test_no_write_waits_for_it_and_no_list_names_it() -> None:

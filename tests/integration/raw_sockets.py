@@ -1,4 +1,4 @@
-"""What no node sends, for the ZeroMQ sockets of a router: drawn from a seed, and each with how it has to be counted."""
+"""What no node sends, to the ZeroMQ sockets of routers and gateways: drawn from a seed, each with how it is counted."""
 
 from __future__ import annotations
 
@@ -42,20 +42,23 @@ def bomb(marker: Path) -> bytes:
 
 
 class SocketFuzzer:
-    """Talks to the ROUTER socket at *address* and the PUB socket at *publish*.
+    """Talks to the ROUTER socket at *address* and the PUB socket at *publish* ("" if there is none) of a *listener*, a
+    router or a gateway.
 
-    sent: messages so far; expected: of these, how many a router has to count as refused, all of them but what libzmq
+    sent: messages so far; expected: of these, how many that has to count as refused, all of them but what libzmq
     keeps to itself (bytes that are not ZMTP, subscriptions).  raw: connections with such bytes; a few of them are ZMTP
     by chance, and are counted, too.
     """
 
-    def __init__(self, seed: int, address: str, publish: str, marker: Path) -> None:
+    def __init__(self, seed: int, address: str, publish: str, marker: Path, listener: str = "router") -> None:
         self.sent = 0
         self.expected = 0
         self.raw = 0
         self._rng = random.Random(seed)
         self._address = address
         self._publish = publish
+        self._listener = listener
+        self._roles = [role for role in ROLES if may_send(role, listener)]
         self._bomb = bomb(marker)
         self._context: zmq.Context[Any] = zmq.Context()
         self._captured: list[list[bytes]] = []
@@ -65,10 +68,10 @@ class SocketFuzzer:
 
     def session(self) -> None:
         """One socket's worth."""
-        kind = self._rng.choice(
-            (self._strange, self._strange, self._strange, self._misplaced, self._subscriber, self._bytes)
-        )
-        kind()
+        kinds = [self._strange, self._strange, self._strange, self._misplaced, self._bytes]
+        if self._publish:
+            kinds.append(self._subscriber)
+        self._rng.choice(kinds)()
 
     # --- before HELLO -------------------------------------------------------------------------------------------------
 
@@ -140,10 +143,10 @@ class SocketFuzzer:
 
     def _misplaced(self) -> None:
         """A peer that says HELLO, and then what its role may not say."""
-        role = self._rng.choice(ROLES)
+        role = self._rng.choice(self._roles)
         node, boot = os.urandom(16), os.urandom(8)
         dealer = self._dealer(node + boot + b"0001")
-        allowed = may_send(role, "router")
+        allowed = may_send(role, self._listener)
         try:
             dealer.send_multipart(
                 encode([(Hello(VERSION, 1, NodeInfo(node, boot, role, "fuzz"), "fuzz", "1"), b"", b"")])
@@ -174,7 +177,7 @@ class SocketFuzzer:
     def _bytes(self) -> None:
         """Bytes that are not even ZMTP, or stop being it after the greeting, to either socket."""
         for _ in range(SESSION // 20):
-            with _plain(self._rng.choice((self._address, self._publish))) as connection:
+            with _plain(self._rng.choice((self._address, self._publish or self._address))) as connection:
                 connection.settimeout(self._rng.choice((0.0, 0.002)))
                 try:
                     if self._rng.random() < 0.7:

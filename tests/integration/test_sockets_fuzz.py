@@ -24,11 +24,13 @@ pytestmark = [
 MESSAGES = int(os.environ.get("ZSERVE_FUZZ_MESSAGES", "12000"))
 SEED = int(os.environ.get("ZSERVE_FUZZ_SEED", "1"))
 GROWTH = 64 << 20
-"""Bytes that a router may have more afterwards, however many messages there were: for the 1,024 that ZeroMQ queues for
+"""Bytes that a node may have more afterwards, however many messages there were: for the 1,024 that ZeroMQ queues for
 it, some of them large, the C library keeps the room."""
 
 LINKS = 6
 """Of each router: two with the other one (both dial), the gateway, the worker node, the replica, and who asks."""
+GATEWAY_LINKS = 3
+"""Two with routers, and one with the replica, which brings answers."""
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +49,40 @@ def fabric() -> Iterator[Fabric]:
             fabric.close()
 
 
-def figures(fabric: Fabric, router: int) -> dict[str, Any]:
-    found: dict[str, Any] = fabric.call("status", router)["router"]
-    return found
+class Target:
+    """A node that listens: a router, by its number, or the gateway (number -1)."""
 
+    def __init__(self, fabric: Fabric, number: int) -> None:
+        self._fabric = fabric
+        self.number = number
+        self.node = fabric.routers[number] if number >= 0 else fabric.gateways[0]
+        self.role = "router" if number >= 0 else "gateway"
+        self.address = self.node.address if number >= 0 else answers(self.node)
+        self.publish = published(fabric, number) if number >= 0 else ""
+        self.all_links = LINKS if number >= 0 else GATEWAY_LINKS
 
-def refused(fabric: Fabric, router: int) -> int:
-    found = figures(fabric, router)
-    transport = found["transport"]
-    return int(found["misplaced"] + found["ignored"] + transport["undecodable"] + transport["rejected"])
+    def _figures(self) -> dict[str, float]:
+        if self.number >= 0:
+            found: dict[str, Any] = self._fabric.call("status", self.number)["router"]
+            return {**found.pop("transport"), **found}
+        text = httpx.get(self.node.http + "/-/metrics", timeout=30).text
+        lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+        names = ("zserve_gateway_", "zserve_transport_")
+        return {
+            name.removeprefix(start).removesuffix("_total"): float(value)
+            for name, value in lines
+            for start in names
+            if name.startswith(start)
+        }
+
+    @property
+    def links(self) -> int:
+        return int(self._figures()["links"])
+
+    @property
+    def refused(self) -> int:
+        found = self._figures()
+        return int(found["misplaced"] + found.get("ignored", 0) + found["undecodable"] + found["rejected"])
 
 
 def memory(node: Node) -> int:
@@ -69,6 +96,12 @@ def published(fabric: Fabric, router: int) -> str:
         return node.address + ".pub"
     (other,) = [address for address in listening(node) if address != node.address]
     return other
+
+
+def answers(gateway: Node) -> str:
+    """Where replicas bring it their answers."""
+    (found,) = [address for address in listening(gateway) if address.startswith("ipc://")]
+    return found
 
 
 def listening(node: Node) -> set[str]:
@@ -97,20 +130,21 @@ def test_nothing_listens_but_what_is_fuzzed_here(fabric: Fabric) -> None:
     ipc, tcp = fabric.routers
     assert listening(ipc) == {ipc.address, ipc.address + ".pub"}
     assert listening(tcp) == {tcp.address, published(fabric, 1)}
-    (gateway,) = listening(fabric.gateways[0])
-    assert gateway.removeprefix("tcp:") == fabric.gateways[0].http.removeprefix("http:")
+    gateway = fabric.gateways[0]
+    assert listening(gateway) == {gateway.http.replace("http:", "tcp:"), answers(gateway)}
     assert listening(fabric.workers[0]) == set()
 
 
 @pytest.mark.timeout(300 + MESSAGES // 100)
-@pytest.mark.parametrize("router", [0, 1], ids=["ipc", "tcp"])
+@pytest.mark.parametrize("number", [0, 1, -1], ids=["ipc", "tcp", "gateway"])
 def test_whatever_is_sent_is_refused_and_counted_and_nothing_of_it_stays(
-    fabric: Fabric, router: int, tmp_path: Path
+    fabric: Fabric, number: int, tmp_path: Path
 ) -> None:
-    node, marker = fabric.routers[router], tmp_path / "bomb"
-    fuzzer = SocketFuzzer(SEED + router, node.address, published(fabric, router), marker)
-    eventually(lambda: figures(fabric, router)["transport"]["links"] == LINKS, "all are linked", 60.0)
-    count = refused(fabric, router)
+    target, marker = Target(fabric, number), tmp_path / "bomb"
+    node = target.node
+    fuzzer = SocketFuzzer(SEED + number, target.address, target.publish, marker, target.role)
+    eventually(lambda: target.links == target.all_links, "all are linked", 60.0)
+    count = target.refused
     before = 0
     try:
         while fuzzer.sent < MESSAGES // 2:
@@ -118,17 +152,17 @@ def test_whatever_is_sent_is_refused_and_counted_and_nothing_of_it_stays(
             if not before and fuzzer.sent > MESSAGES // 8:
                 before = memory(node)  # by now it has what it needs for any of it
         wanted = count + fuzzer.expected
-        eventually(lambda: refused(fabric, router) >= wanted, f"{fuzzer.expected} refused messages are counted", 120.0)
+        eventually(lambda: target.refused >= wanted, f"{fuzzer.expected} refused messages are counted", 120.0)
     finally:
         fuzzer.close()
-    assert refused(fabric, router) - wanted <= fuzzer.raw, "nothing else is"
+    assert target.refused - wanted <= fuzzer.raw, "nothing else is"
     assert not marker.exists()
-    eventually(lambda: figures(fabric, router)["transport"]["links"] == LINKS, "no link is left", 60.0)
+    eventually(lambda: target.links == target.all_links, "no link is left", 60.0)
     assert node.process.poll() is None
     assert memory(node) - before < GROWTH, f"{(memory(node) - before) / 1e6:.1f} MB more than before"
     for gateway in fabric.gateways:
         assert httpx.post(gateway.http + "/echo", content=b"x", timeout=30).json() == {"method": "POST", "body": "x"}
-    assert list(fabric.call("list_endpoints", router)) == ["echo"]
+    assert list(fabric.call("list_endpoints", max(0, number))) == ["echo"]
     log = node.log.read_text()
     assert "Traceback" not in log
     print(f"{fuzzer.sent} messages, {fuzzer.expected} counted, {(memory(node) - before) / 1e6:+.1f} MB")

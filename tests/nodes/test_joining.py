@@ -45,6 +45,7 @@ class Hub:
         self.dialled: list[list[str]] = []
         self.joins_itself = False
         self.links = self
+        self.info = SimpleNamespace(role="worker")
         self.linked = asyncio.Event()
 
     def rejoin(self, addresses: list[str]) -> None:
@@ -52,9 +53,8 @@ class Hub:
         if self.up in addresses:
             self.linked.set()
 
-    def open_links(self) -> list[Any]:
-        hello = SimpleNamespace(info=SimpleNamespace(role="router"))
-        return [(b"peer", hello)] if self.linked.is_set() else []
+    def linked_with_router(self) -> bool:
+        return self.linked.is_set()
 
 
 def test_what_has_to_be_looked_up() -> None:

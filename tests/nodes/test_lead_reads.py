@@ -12,6 +12,7 @@ import pytest
 
 from nodes import lead as module
 from nodes.lead import Lead
+from zserve.cores.shortcuts import UNTOLD_S
 from zserve.handler.runs import Run
 from zserve.scheduling.credits import AHEAD_S
 
@@ -36,6 +37,8 @@ class Site:
         self.waiting = [run_of() for _ in range(RUNS)]  # in the core, until there is room for them
         self.quick, self.busy, self.due = True, False, False
         self.threads, self.jobs = 1, deque[Any]()
+        self.untold = False
+        self.told = self.poked = 0
         self.lead = Lead(self, self, self, self, RLock(), busy_poll=False)  # type: ignore[arg-type]
 
     # the hub
@@ -53,15 +56,23 @@ class Site:
 
     def take_back(self) -> None: ...
 
+    def poke(self) -> None:
+        self.poked += 1
+
     # the core
     def answer(self, done: list[Any], now: float) -> None:
         self.answered += len(done)
 
-    def account(self, now: float) -> None:
+    def account(self, now: float, *, patient: bool) -> None:
+        assert patient
         if self.waiting:
             self.runs.append(self.waiting.pop())
         if self.answered == 2 * RUNS:
             self.lead.end()
+
+    def tell_routers(self, now: float) -> None:
+        self.told += 1
+        self.untold = False
 
     # the executor
     def execute(self, run: Run, on_stream: object) -> list[Any]:
@@ -115,7 +126,7 @@ def test_after_a_crowd_it_sleeps_at_once(
 ) -> None:
     told: list[bool] = []
 
-    def wait(poll: object, policy: object, *, awake: bool) -> list[tuple[int, int]]:
+    def wait(poll: object, policy: object, *, awake: bool, **rest: object) -> list[tuple[int, int]]:
         told.append(awake)
         site.lead.end()
         return []
@@ -126,3 +137,67 @@ def test_after_a_crowd_it_sleeps_at_once(
     site.jobs.popleft()()
     assert told == [awake]
     assert site.answered == count
+
+
+def test_routers_are_told_of_answers_when_nothing_more_comes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[tuple[float, bool]] = []
+
+    def wait(
+        poll: object, policy: object, *, awake: bool, after_s: float, meanwhile: Callable[[], bool] | None
+    ) -> list[tuple[int, int]]:
+        waits.append((after_s, meanwhile is not None))
+        if meanwhile is not None:
+            assert not meanwhile()
+        else:
+            site.lead.end()
+        return []
+
+    monkeypatch.setattr(module, "wait", wait)
+    site.runs, site.waiting, site.untold = [run_of()], [], True
+    site.lead.offer()
+    site.jobs.popleft()()
+    assert waits == [(UNTOLD_S, True), (UNTOLD_S, False)]
+    assert site.told == 1
+
+
+def test_what_comes_as_routers_are_told_is_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sending looks at the socket, and takes the descriptor's signal away with that."""
+    heard: list[bool] = []
+    told = site.tell_routers
+
+    def tell_routers(now: float) -> None:
+        told(now)
+        site.due = True
+
+    def wait(
+        poll: object, policy: object, *, meanwhile: Callable[[], bool] | None, **rest: object
+    ) -> list[tuple[int, int]]:
+        assert meanwhile is not None
+        heard.append(meanwhile())
+        return []
+
+    def read_and_end(ready: set[int]) -> bool:
+        if site.due:
+            site.read_after.append(-1)
+            site.lead.end()
+        return True
+
+    site.tell_routers, site.read = tell_routers, read_and_end  # type: ignore[method-assign]
+    monkeypatch.setattr(module, "wait", wait)
+    site.runs, site.waiting, site.untold = [run_of()], [], True
+    site.lead.offer()
+    site.jobs.popleft()()
+    assert heard == [True]
+    assert site.read_after == [-1]
+
+
+def test_whoever_ends_the_lead_tells_the_routers(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(poll: object, policy: object, **rest: object) -> list[tuple[int, int]]:
+        site.lead.end()
+        return []
+
+    monkeypatch.setattr(module, "wait", wait)
+    site.runs, site.waiting, site.untold = [run_of()], [], True
+    site.lead.offer()
+    site.jobs.popleft()()
+    assert site.told == site.poked == 1

@@ -109,7 +109,9 @@ class Side:
         done: list[Any] | None = None
         if self.past and all(ok for ok, _ in answers):
             before = self.queue.in_flight
-            done = self.queue.answered(replica, ids, now, lambda number: answers[number][1])
+            # Where all have just been answered, nobody need say so.
+            ended = None if len(ids) % 2 else lambda number: now
+            done = self.queue.answered(replica, ids, now, lambda number: answers[number][1], ended)
             if done is None:
                 assert self.queue.in_flight == before
             else:
@@ -194,3 +196,22 @@ def test_an_id_that_is_answered_twice_at_a_time_is_looked_at_by_itself() -> None
     assert side.queue.answered(one.replica, [one.id, b"unknown"], 1.1, lambda number: 0.1) is None
     assert side.queue.answered(b"stranger", [one.id], 1.1, lambda number: 0.1) is None
     assert side.queue.answered(one.replica, [one.id], 1.1, lambda number: 0.1) == [one]
+
+
+def test_what_was_answered_a_while_ago_took_less_time() -> None:
+    """Told 5 ms later, it is taken for as quick as when it is told at once."""
+    for replicas in (1, 2):
+        found = []
+        for late_s in (0.0, 0.005):
+            side = Side(BackendConfig(), replicas, past=True)
+            for number in range(60):
+                now = 1.0 + 0.02 * number
+                side.step(number, ("requests", [(NO_DEADLINE, 0, 10)]), now)
+                entry, ended = side.open.pop(), [now + 0.01]
+                done = side.queue.answered(
+                    entry.replica, [entry.id], now + 0.01 + late_s, lambda _: 0.01, ended.__getitem__
+                )
+                assert done == [entry]
+                side.queue.grant(entry.replica, 1, 1000, now)
+            found.append(side.queue.statistics())
+        assert found[0] == found[1]

@@ -10,7 +10,19 @@ from zserve.registry.changes import CHANGES
 from zserve.registry.operations import OPERATIONS
 from zserve.registry.sync import ConfigSync
 from zserve.security.roles import KEY_ROLES, READS, may_be, may_send
-from zserve.wire.messages import Call, Control, Message, NodeInfo, Records, Report, Request, Result, Shutdown, View
+from zserve.wire.messages import (
+    Call,
+    Chunk,
+    Control,
+    Message,
+    NodeInfo,
+    Records,
+    Report,
+    Request,
+    Result,
+    Shutdown,
+    View,
+)
 
 PEERS = ("router", "gateway", "caller", "worker", "replica", "client")
 
@@ -40,10 +52,14 @@ def test_who_may_send_what_to_a_router(kind: type, senders: set[str]) -> None:
     assert {peer for peer in PEERS if kind in may_send(peer, "router")} == senders
 
 
-def test_only_routers_talk_to_those_that_are_not() -> None:
+def test_only_routers_talk_to_those_that_are_not_but_a_replica_may_answer_a_gateway() -> None:
     for sender in PEERS[1:]:
         for receiver in PEERS[1:]:
-            assert may_send(sender, receiver) == frozenset()
+            if (sender, receiver) == ("replica", "gateway"):
+                assert Result in may_send(sender, receiver)
+                assert not may_send(sender, receiver) & {Chunk, Records, Shutdown, View, Report}
+            else:
+                assert may_send(sender, receiver) == frozenset()
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ class BusyPoll:
 
 
 class _Poll(Protocol):
-    """``select.poll``."""
+    """``select.poll``; *timeout* in milliseconds."""
 
     def poll(self, timeout: float | None = None, /) -> list[tuple[int, int]]: ...
 
@@ -68,11 +68,14 @@ def wait(
     give_way: Callable[[], None] = sched_yield,
     *,
     awake: bool = True,
+    after_s: float = 0.0,
+    meanwhile: Callable[[], bool] | None = None,
 ) -> list[tuple[int, int]]:
     """Wait until there is something, however long that takes, first awake (if *awake*) and then asleep.  Returns what
     there is.
 
-    give_way: lets other threads have the processor.
+    give_way: lets other threads have the processor.  meanwhile: to be called after *after_s* seconds of sleep; where it
+    says so, there is something already that *poll* does not know of.
     """
     began = looked_at = now()
     until = began + policy.limit_s if awake else began
@@ -84,7 +87,11 @@ def wait(
         crowded = looked_at - before > TAKEN_S
         if found := poll.poll(0):
             break
-    if not found:
+    heard = False
+    if not found and meanwhile is not None:
+        found = poll.poll(1000.0 * after_s)
+        heard = not found and meanwhile()
+    if not found and not heard:
         found = poll.poll()
     if crowded:
         policy.crowded()

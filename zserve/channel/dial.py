@@ -35,7 +35,7 @@ class Dial:
 
     With a key *pair*, only towards one that holds the public key *server*.  *on_refused* is told why a connection did
     not come about although something listens; ZeroMQ does not try again with this socket then.  greeted: the router has
-    said HELLO.
+    said HELLO.  role: what it has said that it is: a router, or a gateway that takes answers.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Dial:
         self.address = address
         self.server = server
         self.greeted = False
+        self.role = ""
         self.peer = peer
         self.publish = ""
         self._loop = loop

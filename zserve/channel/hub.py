@@ -49,9 +49,9 @@ of a turn in every round, 1.12 times the answers."""
 class Hub(Shell):
     """Runs *core* over ZeroMQ.
 
-    bind, publish: where a router listens (None for other roles).  advertise: the address that others are told, if
-    another one.  forwards: what *core* gets in large frames it only passes on, see :class:`.channel.Channel`.  The rest
-    is as for :class:`.shell.Shell`.
+    bind, publish: where a router listens, and a gateway for answers (None for other roles).  advertise: the address
+    that others are told, if another one.  forwards: what *core* gets in large frames it only passes on, see
+    :class:`.channel.Channel`.  The rest is as for :class:`.shell.Shell`.
     """
 
     __slots__ = (
@@ -102,10 +102,11 @@ class Hub(Shell):
         security: Security | None = None,
         forwards: bool = False,
         loop: Loop | None = None,
+        also: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         info.pid_space = pid_space()
         links = Links(core, info, backend=backend, code=code, look=process_state)
-        super().__init__(core, info, links, join, follow, on_turn)
+        super().__init__(core, info, links, join, follow, on_turn, also)
         self.address = ""
         self.undecodable = 0
         self._bind_to = bind
@@ -529,6 +530,7 @@ class Hub(Shell):
         if hello is None:
             return
         dial.greeted = True
+        dial.role = hello.info.role
         self._attempts.succeeded(dial.address)
         if self._gate is not None and dial.server:
             self._gate.security.found(dial.address, dial.server)
@@ -572,7 +574,8 @@ class Hub(Shell):
             if self._gate is not None and dial.server:
                 self._gate.security.not_found(dial.address)
             if self._attempts.failed(dial.address, ways):
-                log.error("no link with the router at %s: %s; still trying", dial.address, reason)
+                level = logging.DEBUG if self._may_fail(dial.address) else logging.ERROR
+                log.log(level, "no link with the router at %s: %s; still trying", dial.address, reason)
         return self._attempts.pause_s(dial.address, ways)
 
 

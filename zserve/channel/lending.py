@@ -45,7 +45,7 @@ class LendingHub(Hub):
 
     def lend(self) -> list[int]:
         """The descriptors to watch, of all links with routers that carry no keys; none where there are no such."""
-        channels = [dial.channel for dial in self._dials.values() if dial.greeted and not dial.server]
+        channels = [dial.channel for dial in self._dials.values() if dial.role == "router" and not dial.server]
         self._lent = {channel.lend(): channel for channel in channels}
         return list(self._lent)
 

@@ -1,6 +1,7 @@
 """The life of links, without a socket: HELLO, RESET, GOODBYE, heartbeats, suspicion.
 
-Theory of operation.  A link is one ZeroMQ connection between a socket that dials (DEALER) and one that binds (ROUTER).
+Theory of operation.  A link is one ZeroMQ connection between a socket that dials (DEALER) and one that binds (ROUTER):
+a router's, or the one of a gateway for the answers of replicas.
 Its name, on both sides, is the routing id of the dialling socket: node id (16 bytes), boot nonce (8), socket number
 (4); so a name is never used twice, and what was sent on a link that ended can not be taken for part of a new one.
 
@@ -193,6 +194,10 @@ class Links:
             self.core.out.send(peer, Goodbye(reason))
             self._drop(peer, reason, now, again=False)
 
+    def linked_with_router(self) -> bool:
+        """Whether there is an open link with a router."""
+        return any(link.hello is not None and link.hello.info.role == "router" for link in self._links.values())
+
     def open_links(self) -> list[tuple[Peer, Hello]]:
         return [(peer, link.hello) for peer, link in self._links.items() if link.hello is not None]
 
@@ -359,9 +364,10 @@ class Links:
             return "own node id"
         if link is None and (len(peer) != ROUTING_ID_SIZE or peer[:24] != info.node + info.boot):
             return "routing id is not that of the node"
-        if link is not None and info.role != "router":
-            return "not a router"
-        return None
+        dialler, listener = (info.role, self.info.role) if link is None else (self.info.role, info.role)
+        if listener == "router" or (dialler, listener) == ("replica", "gateway"):
+            return None
+        return f"a {dialler[:40]} has no links with a {listener[:40]}"
 
     def _reset(self, peer: Peer, now: float, reason: str = ASK_FOR_HELLO) -> None:
         """Tell an unknown peer to start anew; at most once a second each, so that two confused nodes do not storm."""

@@ -1,6 +1,6 @@
 """What the shell of a node does whatever carries its bytes: ZeroMQ (:mod:`.hub`) or the simulated network.
 
-It takes a core's effects at the end of each turn, and dials the routers that the core names.
+It takes a core's effects at the end of each turn, and dials the nodes that the core names.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .outbox import Parcel, Peer
 
 __all__ = ["HubCore", "Shell"]
 
-_FORGET_ROUTER_S = 60.0
-"""A router that nobody names any more and that does not answer is dialled for this long."""
+_FORGET_S = 60.0
+"""An address that nobody names any more and that does not answer is dialled for this long."""
 _MAX_ROUNDS = 100
 """Effects that cause effects that ...: more in one turn than this wait for the next."""
 
@@ -33,7 +33,8 @@ class HubCore(NodeCore, Protocol):
 class Shell(ABC):
     """Base of the hubs.
 
-    join: routers to dial in any case.  follow: dial those too that the core names.  *on_turn* is called once a turn
+    join: routers to dial in any case.  follow: dial those too that the core names.  also: names further addresses, of
+    nodes that may as well not be reached; another object when they are others.  *on_turn* is called once a turn
     after the core was told something, before the outbox is sent: there the shell of the role takes the core's other
     effects.
     """
@@ -48,6 +49,7 @@ class Shell(ABC):
         join: Sequence[str],
         follow: bool,
         on_turn: Callable[[], None] | None,
+        also: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         self.core = core
         self.info = info
@@ -55,6 +57,8 @@ class Shell(ABC):
         self._join = list(join)
         self._follow = follow
         self._on_turn = on_turn
+        self._also = also
+        self._also_dialled: Sequence[str] = ()
         self._dialled: dict[str, Peer | None] = {}  # None: to be dialled again soon; b"": never, it is this node
         self._named_at: dict[str, float] = {}
 
@@ -93,6 +97,9 @@ class Shell(ABC):
     def _take_effects(self) -> None:
         """Take all effects; they may cause others (a link that turns out to be dead), so until there are none."""
         out = self.core.out
+        if self._also is not None and (addresses := self._also()) is not self._also_dialled:
+            self._also_dialled = addresses
+            self._dial_known(addresses, self.now())
         for _ in range(_MAX_ROUNDS):
             if self._on_turn is not None:
                 self._on_turn()
@@ -130,6 +137,16 @@ class Shell(ABC):
             self._dialled[address] = b""  # that is ourselves: never again
         return False
 
+    def _dial_known(self, addresses: Sequence[str], now: float) -> None:
+        for address in addresses:
+            self._named_at[address] = now
+            if address not in self._dialled and address != self.info.address:
+                self._dial(address)
+
+    def _may_fail(self, address: str) -> bool:
+        """Whether it does not matter if nobody is reached at *address*."""
+        return self._also is not None and address not in self._join and address not in self.core.routers_known()
+
     def _redial(self, address: str) -> None:
         if not self._ended() and self._dialled.get(address, b"") is None:
             self._dial(address)
@@ -143,14 +160,13 @@ class Shell(ABC):
         if not self._follow:
             return
         known = list(self.core.routers_known())
-        if not self.links.open_links():
+        if not self.links.linked_with_router():
             known += self._join  # the way back in, where the links with them were ended as not needed
-        for address in known:
-            self._named_at[address] = now
-            if address not in self._dialled and address != self.info.address:
-                self._dial(address)
+        if self._also is not None:
+            known += self._also()
+        self._dial_known(known, now)
         for address, dialled in list(self._dialled.items()):
-            if address in self._join or now - self._named_at.get(address, now) < _FORGET_ROUTER_S:
+            if address in self._join or now - self._named_at.get(address, now) < _FORGET_S:
                 continue
             if dialled and self.links.hello_of(dialled) is None:
                 self._forget_dial(dialled)

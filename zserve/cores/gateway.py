@@ -38,6 +38,9 @@ NO_ROUTER_WAIT_S = 5.0
 """How long a request waits for a router when none is linked."""
 SLACK_S = 0.015
 """How long after a deadline the gateway waits for the router's own word on it."""
+IN_QUESTION_S = 3.0
+"""How long after a link with a replica ended a gateway asks for answers that may be lost: by then routers know which
+requests the replica has answered, and none is parked any more."""
 _TICK_S = 1.0
 
 
@@ -118,6 +121,7 @@ class GatewayCore:
         self.refused = 0
         self.resent = 0
         self.late_results = 0
+        self.misplaced = 0
         self.streamed = 0
         self._prefix = id_prefix
         self._flights: dict[bytes, Flight] = {}
@@ -127,6 +131,7 @@ class GatewayCore:
         self._choice: list[_Router] = []  # those that get new requests
         self._lost = ""  # how the last router was lost
         self._homeless: dict[bytes, float] = {}  # since when
+        self._in_question: dict[bytes, float] = {}  # until when
         self._routes = RouteTable()
         self._routes_generation = -1
         self._next_tick = 0.0
@@ -223,6 +228,7 @@ class GatewayCore:
             "refused": self.refused,
             "resent": self.resent,
             "late_results": self.late_results,
+            "misplaced": self.misplaced,
             "streamed": self.streamed,
             "routers": len(self._routers),
         }
@@ -243,9 +249,9 @@ class GatewayCore:
     # --- events of a node -------------------------------------------------------------------------------------------
 
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
-        self.sync.link_up(peer, hello, self.out, now)
         if hello.info.role != "router":
-            return
+            return  # a replica that brings its answers itself
+        self.sync.link_up(peer, hello, self.out, now)
         self._routers[peer] = _Router(peer)
         self._neighbours.link_up(peer, hello.info.node)
         self._choose()
@@ -264,9 +270,14 @@ class GatewayCore:
             self._choose()
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
-        self.sync.link_down(peer, now, reason)
+        """What a router had goes to another one.  With a replica, answers may be lost that its routers take for given:
+        whatever has none a while later is sent to its router once more, who does nothing if it has it still."""
         if self._routers.pop(peer, None) is None:
+            for key, flight in self._flights.items():
+                if flight.router and not flight.streams:
+                    self._in_question.setdefault(key, now + IN_QUESTION_S)
             return
+        self.sync.link_down(peer, now, reason)
         self._lost = reason
         self._neighbours.link_down(peer, now)
         self._neighbours.update(self.sync.membership, now)
@@ -278,11 +289,12 @@ class GatewayCore:
             if flight.streams:
                 self._break_off(key, flight)
             else:
-                if not flight.message.flags & FLAG_IDEMPOTENT:
-                    flight.message.flags |= FLAG_AGAIN
+                _mark_again(flight)
                 self._send(key, flight, now)
 
     def receive(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
+        if peer not in self._routers:
+            parcels = self._of_replica(parcels)
         flights = self._flights
         answers = self.answers
         for message, head, body in parcels:
@@ -315,6 +327,13 @@ class GatewayCore:
                 self.sync.receive(peer, message, self.out, now)
                 self._neighbours.update(self.sync.membership, now)
 
+    def _of_replica(self, parcels: Sequence[Parcel]) -> list[Parcel]:
+        """What of *parcels* a replica may bring itself: answers that are complete."""
+        answers = [parcel for parcel in parcels if type(parcel[0]) is Result and not parcel[0].streams]
+        if len(answers) < len(parcels):
+            self.misplaced += sum(type(parcel[0]) is not Ping for parcel in parcels) - len(answers)
+        return answers
+
     def ping(self, peer: Peer, now: float) -> Ping:
         return Ping(self.sync.digest(), 0, -1, [], self.leaving)
 
@@ -332,6 +351,9 @@ class GatewayCore:
             self._informed = self._informed or self.sync.synced
             self._neighbours.update(self.sync.membership, now)
             self._let_spare_routers_go(now)
+            for key in [key for key, until in self._in_question.items() if until <= now]:
+                del self._in_question[key]
+                self._send_again(key, now)
             for key, since in list(self._homeless.items()):
                 if key not in self._flights:
                     del self._homeless[key]
@@ -385,7 +407,17 @@ class GatewayCore:
             return
         best.outstanding += 1
         best.sent += 1
-        flight.router = peer = best.peer
+        flight.router = best.peer
+        self._submit(flight, now)
+
+    def _send_again(self, key: bytes, now: float) -> None:
+        """To the same router."""
+        flight = self._flights.get(key)
+        if flight is not None and flight.router and not flight.streams:
+            _mark_again(flight)
+            self._submit(flight, now)
+
+    def _submit(self, flight: Flight, now: float) -> None:
         message = flight.message
         if flight.sent:
             self.resent += 1
@@ -394,7 +426,7 @@ class GatewayCore:
         flight.sent += 1
         left = flight.deadline - now
         message.budget_us = NO_BUDGET if left > 1e9 else max(0, int(left * 1e6))
-        self.out.send(peer, message, flight.head, flight.body)
+        self.out.send(flight.router, message, flight.head, flight.body)
 
     def _returned(self, peer: Peer, message: Return, now: float) -> None:
         """A router hands back requests that it has not started: to another one with them."""
@@ -466,3 +498,9 @@ class GatewayCore:
     def _cancel(self, flight: Flight) -> None:
         if flight.router:
             self.out.send(flight.router, Cancel([flight.message.id]))
+
+
+def _mark_again(flight: Flight) -> None:
+    """It may have run already: if that must not happen twice, its router has to ask first."""
+    if not flight.message.flags & FLAG_IDEMPOTENT:
+        flight.message.flags |= FLAG_AGAIN

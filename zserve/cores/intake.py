@@ -37,9 +37,14 @@ class Intake:
     def arrived(self, peer: Peer, parcels: Sequence[Parcel], now: float) -> None:
         """Requests that have come together."""
         router = self._router
-        if peer not in router.gateways:
+        prefix = router.gateways.get(peer)
+        if prefix is None:
             router.misplaced += len(parcels)
             return
+        if prefix:
+            own = [parcel for parcel in parcels if parcel[0].id.startswith(prefix)]
+            router.misplaced += len(parcels) - len(own)
+            parcels = own
         entries = router.entries
         for message, head, body in parcels:
             known = entries.get(message.id)
@@ -149,4 +154,5 @@ def call_of(entry: Entry, batch_no: int, size: int, now: float) -> Call:
     """What a replica is told of *entry*, which leaves in a batch of *size*."""
     left_s = entry.deadline - now
     budget_us = NO_BUDGET if left_s == math.inf else int(left_s * 1e6) if left_s > 0.0 else 0
-    return Call(entry.id, batch_no, size, entry.endpoint, budget_us, entry.flags, entry.method)
+    waited_us = int((now - entry.arrived) * 1e6) if now > entry.arrived else 0
+    return Call(entry.id, batch_no, size, entry.endpoint, budget_us, entry.flags, entry.method, 0, 0, waited_us)

@@ -13,7 +13,8 @@ loop between two calls; how many follows from how long the calls take (nothing a
 urgent call never waits behind work of that kind).
 
 Whatever is received is owed one Result (or, while draining, one Return) on the link that it came from; see
-:mod:`.replies`; which run is next, :mod:`.run_table` decides.  An answer that is streamed goes
+:mod:`.replies`, and :mod:`.shortcuts` for those that go straight to their gateway; which run is next,
+:mod:`.run_table` decides.  An answer that is streamed goes
 on behind its Result, until its last Chunk; see :mod:`.replica_streams`.
 """
 
@@ -48,6 +49,7 @@ from .recollection import Recollection
 from .replica_streams import ReplicaStreams
 from .replies import Replies
 from .run_table import RunTable
+from .shortcuts import ID_SIZE, Shortcuts, gateways_beside
 from .waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -56,7 +58,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PATIENCE_S", "SETTLE_S", "ReplicaCore"]
 
-ID_SIZE = 16
 TICK_S = 1.0
 RESEND_GRACE_S = 10.0
 """How long a running call whose router died goes on for the gateway's second try, before it is asked to stop."""
@@ -105,6 +106,9 @@ class ReplicaCore:
         self._stuck_after_s = stuck_after_s
         self._recent = RecentAnswers() if recent is None else recent
         self._links: dict[Peer, bytes] = {}  # the routers' node ids
+        self._shortcuts = Shortcuts(self.out)
+        self._gateways: Sequence[str] = ()  # where they take answers
+        self._gateways_version = -1
         self._credits = CreditPool(1, rng or random.Random(0), slack=OVER_LIMIT_SLACK)
         self._replies = Replies(self.out, self._credits)
         self.streams = ReplicaStreams(self.out, self._replies, self._recent)
@@ -179,6 +183,7 @@ class ReplicaCore:
     def link_up(self, peer: Peer, hello: Hello, now: float) -> None:
         if self.sync is not None:
             self.sync.link_up(peer, hello, self.out, now)
+        self._shortcuts.link_up(peer, hello)
         if hello.info.role != "router":
             return
         self._links[peer] = hello.info.node
@@ -187,12 +192,14 @@ class ReplicaCore:
         self._replies.flush(now, self.draining)
 
     def link_doubted(self, peer: Peer, cause: str, now: float) -> None:
-        """Nothing depends on it: what a silent router does not use of its credits comes back by their lease."""
+        """What a silent router does not use of its credits comes back by their lease."""
+        self._shortcuts.link_doubted(peer, cause)
 
     def link_down(self, peer: Peer, reason: str, now: float) -> None:
         """Nobody there waits any more: what has not started is dropped, unless another router sent it too."""
         if self.sync is not None:
             self.sync.link_down(peer, now, reason)
+        self._shortcuts.link_down(peer)
         if peer not in self._links:
             return
         del self._links[peer]
@@ -233,8 +240,9 @@ class ReplicaCore:
                     continue
                 deadline = _NEVER if budget_us < 0 else now + budget_us * 1e-6
                 call = HeldCall(
-                    request_id, message.endpoint, message.flags, message.method, head, body, deadline, now, [peer]
-                )
+                    request_id, message.endpoint, message.flags, message.method, head, body, deadline, now, [peer],
+                    message.waited_us,
+                )  # fmt: skip
                 if not held:
                     self._progress_at = now
                 held[request_id] = call
@@ -306,6 +314,7 @@ class ReplicaCore:
             self._set_capacity(False)
             self._recent.expire(now)
             self._recollection.expire(now)
+            self._shortcuts.tell(now)
         self._table.give(now)
         self._replies.flush(now, self.draining)
 
@@ -315,6 +324,15 @@ class ReplicaCore:
 
     def routers_known(self) -> Sequence[str]:
         return () if self.sync is None else self.sync.routers_known()
+
+    def gateways_known(self) -> Sequence[str]:
+        """Where gateways take answers; the same object as the last time, if they are the same."""
+        if self.sync is not None:
+            version = self.sync.membership.version_of("gateway")
+            if version != self._gateways_version:
+                self._gateways_version = version
+                self._gateways = gateways_beside(self.sync)
+        return self._gateways
 
     # --- events of the shell ----------------------------------------------------------------------------------------
 
@@ -331,8 +349,10 @@ class ReplicaCore:
         held = self._held
         ended = self._table.ended
         answered = self._answered
-        way: Peer = b""  # where those before are going
+        way: Peer = b""  # where those before came from
         parcels: list[Parcel] = []
+        waited: list[int] = []
+        direct = self._shortcuts.open
         for run, answers in done:
             if type(answers) is not list and not isinstance(answers, tuple):
                 self._came_further(run, answers, now)
@@ -359,18 +379,22 @@ class ReplicaCore:
                 status, kind, head, body, origin = answer
                 parcel = (Result(request_id, status, kind, origin, queue_us, batch_us, run_us), head, body)
                 if waiters[0] != way:
-                    self._send(way, parcels)
-                    way, parcels = waiters[0], []
+                    self._send(way, parcels, waited, now)
+                    way, parcels, waited = waiters[0], [], []
                 parcels.append(parcel)
-        self._send(way, parcels)
+                if direct:
+                    waited.append(call.waited_us)
+        self._send(way, parcels, waited, now)
 
-    def _send(self, peer: Peer, parcels: list[Parcel]) -> None:
+    def _send(self, peer: Peer, parcels: list[Parcel], waited: list[int], now: float) -> None:
         if parcels:
             self._freed[peer] = self._freed.get(peer, 0) + len(parcels)
-            self.out.send_all(peer, parcels)
+            self._shortcuts.send(peer, parcels, waited, now)
 
-    def account(self, now: float) -> None:
-        """The other half: what the answers have freed, and what there is to learn from them."""
+    def account(self, now: float, *, patient: bool = False) -> None:
+        """The other half: what the answers have freed, and what there is to learn from them.
+
+        *patient*: routers may be told later of answers that went past them; see :attr:`untold`."""
         answered, self._answered = self._answered, []
         freed, self._freed = self._freed, {}
         ids: list[bytes] = []
@@ -404,6 +428,17 @@ class ReplicaCore:
         if self._pace.changed:
             self._set_capacity(False)
         self._replies.flush(now, self.draining, self._pace.quick)
+        if self._shortcuts.untold and not (patient and self._shortcuts.may_wait(self.out.pending, now)):
+            self._shortcuts.tell(now)
+
+    @property
+    def untold(self) -> bool:
+        """Whether there are answers that routers have to be told of soon: with :meth:`tell_routers`."""
+        return self._shortcuts.untold
+
+    def tell_routers(self, now: float) -> None:
+        """Tell the routers of answers that went past them."""
+        self._shortcuts.tell(now)
 
     def _came_further(self, run: Run, what: object, now: float) -> None:
         """Anything that the executor says of a run but its answers."""
@@ -431,6 +466,7 @@ class ReplicaCore:
         self.draining = True
         self._settle_by = now + SETTLE_S
         self._credits.draining = True
+        self._shortcuts.tell(now)
         self._table.drain(now)
         self._replies.flush(now, self.draining)
 
@@ -438,7 +474,9 @@ class ReplicaCore:
     def drained(self) -> bool:
         """Draining, every call has its answer, and none is on its way: the routers have said how many they sent, or
         have not said it in time."""
-        return self.draining and not self._held and (self._settled or not self._credits.may_come)
+        if not self.draining or self._held or self._shortcuts.untold:
+            return False
+        return self._settled or not self._credits.may_come
 
     def fail(self, reason: str, now: float) -> None:
         """User code asked for the end of the process: answer what can be answered, then exit."""
@@ -488,6 +526,7 @@ class ReplicaCore:
             "held": len(self._held),
             "running": len(self._table.given),
             "expired": self.expired,
+            "direct_answers": self._shortcuts.taken,
             "streamed": self.streams.streamed,
             "cancelled": self.cancelled,
             "repeated": self.repeated,

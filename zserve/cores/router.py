@@ -24,6 +24,7 @@ from ..scheduling.room import QUEUED_BYTES, Room
 from ..scheduling.traffic import PolicyLoader, resolve_policy
 from ..wire.messages import (
     FLAG_IDEMPOTENT,
+    Answered,
     Cancel,
     Chunk,
     Confirmed,
@@ -52,6 +53,7 @@ from .parking import Parking
 from .relays import Relays
 from .replicas import ReplicaTable
 from .retries import MAX_ATTEMPTS, BackOff, RetryBudget
+from .shortcuts import ID_SIZE
 
 __all__ = ["ORIGIN_ROUTER", "RouterCore"]
 
@@ -77,6 +79,7 @@ class RouterCore:
         "control",
         "default_policy",
         "default_policy_kwargs",
+        "direct_answers",
         "doubts",
         "endpoints",
         "entries",
@@ -141,9 +144,11 @@ class RouterCore:
         self.requests = 0
         self.retried = 0
         self.late_results = 0
+        self.direct_answers = 0  # that have not come through here
         self.misplaced = 0  # messages that the peer's role may not send
         self.transport: Callable[[], Mapping[str, Any]] = dict  # counters of the shell, for status
-        self.gateways: dict[Peer, None] = {}  # in the order of joining: a set has another one in each process
+        # What the ids of requests from there begin with (b"": they are the gateway's business).
+        self.gateways: dict[Peer, bytes] = {}
         self.entries: dict[bytes, tuple[Entry, BackendQueue]] = {}
         self.expiry = Expiry(self.entries)  # of deadlines that the gateway does not know: those by slo_ms
         # By link, not by name: a backend that was deleted still gets the answers of what ran then.
@@ -160,7 +165,8 @@ class RouterCore:
         self.inquiries.link_up(now)
         self.sync.link_up(peer, hello, self.out, now)
         if role in ("gateway", "caller"):  # a caller is a gateway without HTTP: the handles of one process
-            self.gateways[peer] = None
+            # A caller that took a gateway's ids would have its answers sent there (see shortcuts.py).
+            self.gateways[peer] = hello.info.boot if role == "caller" else b""
         elif role == "replica":
             self.replicas.add(peer, hello)
             self.inquiries.joined(peer, hello, now)
@@ -217,6 +223,8 @@ class RouterCore:
             self._on_cancel(peer, message, now)
         elif kind is Return:
             self._on_return(peer, message, now)
+        elif kind is Answered:
+            self._on_answered(peer, message, now)
         elif kind is Chunk:
             self._on_chunk(peer, message, body, now)
         elif kind is Recalled:
@@ -303,11 +311,9 @@ class RouterCore:
             return False
         if queue:  # something waits
             self.touched[queue] = None
-        entries = self.entries
+        self._over(done, [now] * len(done))
         ways: dict[Peer, list[Parcel]] = {}
-        endpoint, latencies = None, None
         for parcel, entry in zip(parcels, done):  # noqa: B905 (they are as many)
-            del entries[entry.id]
             gateway = entry.gateway
             if not gateway:
                 continue
@@ -318,12 +324,6 @@ class RouterCore:
                 ways[gateway].append(parcel)
             else:
                 ways[gateway] = [parcel]
-            if entry.endpoint is not endpoint:
-                endpoint = entry.endpoint
-                latencies = self.latencies.get(endpoint)
-            if latencies is not None:
-                latencies.answered += 1
-                latencies.latest.append(now - arrived)
         for gateway, together in ways.items():
             self.out.send_all(gateway, together)
         return True
@@ -356,6 +356,49 @@ class RouterCore:
                 latencies.latest.append(now - entry.arrived)
                 if message.status >= 500:
                     latencies.errors += 1
+
+    def _on_answered(self, peer: Peer, message: Answered, now: float) -> None:
+        """A replica's answers that have gone straight to their gateways."""
+        queue = self._serving.get(peer)
+        if queue is None:
+            self.late_results += 1
+            self._misplace(peer)
+            return
+        joined, run_us, waited_us, ago_us = message.ids, message.run_us, message.waited_us, message.ago_us
+        ids = [joined[start : start + ID_SIZE] for start in range(0, len(joined), ID_SIZE)]
+        if not len(ids) == len(run_us) == len(waited_us) == len(ago_us):
+            self.misplaced += 1
+            return
+        ended = ends = [now - us * 1e-6 for us in ago_us]
+        done = queue.answered(peer, ids, now, lambda number: run_us[number] * 1e-6, ended.__getitem__)
+        if done is None:
+            done, ends = [], []
+            for number, key in enumerate(ids):
+                run_s, waited_s = run_us[number] * 1e-6, waited_us[number] * 1e-6
+                entry = queue.completed(peer, key, ended[number], ok=True, run_s=run_s, waited_s=waited_s)
+                if entry is None:
+                    self.late_results += 1
+                else:
+                    done.append(entry)
+                    ends.append(ended[number])
+        if queue:  # something waits
+            self.touched[queue] = None
+        self.direct_answers += len(done)
+        self._over(done, ends)
+
+    def _over(self, entries: Sequence[Entry], ended: Sequence[float]) -> None:
+        """They have been answered, each at its time, and not with an error."""
+        endpoint, latencies = None, None
+        for entry, at in zip(entries, ended):  # noqa: B905 (they are as many)
+            del self.entries[entry.id]
+            if not entry.gateway:
+                continue
+            if entry.endpoint is not endpoint:
+                endpoint = entry.endpoint
+                latencies = self.latencies.get(endpoint)
+            if latencies is not None:
+                latencies.answered += 1
+                latencies.latest.append(at - entry.arrived)
 
     def _on_chunk(self, peer: Peer, message: Chunk, body: bytes, now: float) -> None:
         queue = self._serving.get(peer)

@@ -93,6 +93,7 @@ def status_of(router: RouterCore, now: float) -> dict[str, Any]:
             "policy_kwargs": router.default_policy_kwargs,
             "requests": router.requests,
             "retried": router.retried,
+            "direct_answers": router.direct_answers,
             "late_results": router.late_results,
             "misplaced": router.misplaced,
             "ignored": router.sync.ignored,

@@ -24,6 +24,7 @@ class HeldCall(msgspec.Struct, eq=False):
 
     waiters: the router links that sent it; each is owed one Result.  cancelled: those of them that no longer want it.
     gone: links that sent it and have ended since.
+    waited_us: how long it has waited at the router that sent it.
     deadline: seconds on the node's clock, infinity for none.  unwanted_at: since when nobody has waited for it.
 
     request: what the handler is going to be given, if that was made ahead.
@@ -38,6 +39,7 @@ class HeldCall(msgspec.Struct, eq=False):
     deadline: float
     arrived: float
     waiters: list[Peer]
+    waited_us: int = 0
     request: Any = None
     gone: Sequence[Peer] = ()
     cancelled: set[Peer] | None = None

@@ -337,6 +337,10 @@ class Membership:
         """All routers that have an address, sorted by node id."""
         return self._of_role("router")
 
+    def gateways(self) -> list[NodeInfo]:
+        """All gateways, sorted by node id."""
+        return self._of_role("gateway")
+
     def workers(self) -> list[NodeInfo]:
         """All worker nodes, the leaving ones too, sorted by node id."""
         return self._of_role("worker")

@@ -368,7 +368,7 @@ class BackendQueue:
             if not batch.left:
                 self._batch_done(member, entry.batch, now, run_s, waited_s)
         else:
-            took = now - entry.sent_at
+            took = _since(entry, now)
             self._skip -= 1
             if self._skip < 0 or len(self._members) > 1 or not ok or member.failing:
                 member.finished(took, ok, now)  # of one alone, nobody asks how it compares
@@ -385,10 +385,16 @@ class BackendQueue:
         return entry
 
     def answered(
-        self, replica: bytes, ids: Sequence[bytes], now: float, run_s: Callable[[int], float]
+        self,
+        replica: bytes,
+        ids: Sequence[bytes],
+        now: float,
+        run_s: Callable[[int], float],
+        ended: Callable[[int], float] | None = None,
     ) -> list[Entry] | None:
         """What :meth:`completed` gives for each of *ids*, which *replica* has answered together and not failed at; None
-        where they have to be looked at one by one, and then nothing has changed.  run_s: of the one of that number."""
+        where they have to be looked at one by one, and then nothing has changed.  run_s: of the one of that number;
+        ended: when it was answered, if not now."""
         member = self._members.get(replica)
         count = len(ids)
         if member is None or member.batches or self._ghosts or len(set(ids)) < count:
@@ -405,12 +411,12 @@ class BackendQueue:
             entry.state = DONE
         each = len(self._members) > 1 or bool(member.failing)
         if each:
-            for entry in entries:
-                member.finished(now - entry.sent_at, True, now)
+            for number, entry in enumerate(entries):
+                member.finished(_since(entry, now if ended is None else ended(number)), True, now)
         number = self._skip
         while number < count:
             entry = entries[number]
-            took = now - entry.sent_at
+            took = _since(entry, now if ended is None else ended(number))
             if not each:
                 member.finished(took, True, now)
             self._sample(entry.depth, took, run_s(number), True, now)
@@ -632,6 +638,11 @@ class BackendQueue:
             "service_time": {**time_figures(times), "run_s": self._run_s, "overhead_s": self._pipeline.overhead_s},
             "backlog_s": self._admission.backlog_s(times.last_at) if times.seen and self._heap.live else 0.0,
         }
+
+
+def _since(entry: Entry, ended: float) -> float:
+    """How long it was with its replica, which may have said that it ended before it can have begun."""
+    return max(0.0, ended - entry.sent_at)
 
 
 def _by_seq(entry: Entry) -> int:

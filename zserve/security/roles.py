@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..wire.messages import (
+    Answered,
     Call,
     Cancel,
     Chunk,
@@ -63,7 +64,7 @@ _TO_ROUTER: dict[str, frozenset[type]] = {
     "gateway": _ASKER,
     "caller": _ASKER,
     "worker": frozenset((*_ANYONE, Pull, Confirmed, Report)),
-    "replica": frozenset((*_ANYONE, Pull, Confirmed, Result, Return, Chunk, Grant, Recalled)),
+    "replica": frozenset((*_ANYONE, Pull, Confirmed, Result, Answered, Return, Chunk, Grant, Recalled)),
     "client": frozenset((*_ANYONE, Control)),
 }
 _FROM_ROUTER: dict[str, frozenset[type]] = {
@@ -74,6 +75,7 @@ _FROM_ROUTER: dict[str, frozenset[type]] = {
     "replica": frozenset((*_ANYONE, *_CONFIG, Call, Cancel, Consumed, Demand, Recall)),
     "client": frozenset((*_ANYONE, ControlReply)),
 }
+_TO_GATEWAY: dict[str, frozenset[type]] = {"replica": frozenset((*_ANYONE, Result))}
 _NOTHING: frozenset[type] = frozenset()
 
 PUBLISHED: frozenset[type] = frozenset((Records, View, ViewChange, Report))
@@ -100,7 +102,10 @@ def may_be(key_roles: frozenset[str], role: str) -> bool:
 
 
 def may_send(sender: str, receiver: str) -> frozenset[Any]:
-    """The message types that a *sender* may send to a *receiver*; both are roles of peers, one of them a router."""
+    """The message types that a *sender* may send to a *receiver*; both are roles of peers, of which one is a router, or
+    a gateway to which a replica brings answers."""
     if receiver == "router":
         return _TO_ROUTER.get(sender, _NOTHING)
+    if receiver == "gateway" and sender != "router":
+        return _TO_GATEWAY.get(sender, _NOTHING)
     return _FROM_ROUTER.get(receiver, _NOTHING) if sender == "router" else _NOTHING

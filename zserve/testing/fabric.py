@@ -54,8 +54,9 @@ class SimFabric:
         self._add(router)
         return router
 
-    def add_gateway(self, name: str) -> SimGateway:
-        gateway = SimGateway(self, name)
+    def add_gateway(self, name: str, host: str = "") -> SimGateway:
+        """*host*: of the node that is to run on the same machine, if any."""
+        gateway = SimGateway(self, name, host=host)
         self._add(gateway)
         return gateway
 

@@ -96,7 +96,10 @@ class Faults:
             self._separate([node.name])
 
     def _separate(self, names: list[str]) -> None:
-        self._fabric.partition(sorted(names))
+        nodes = self._fabric.nodes
+        hosts = {nodes[name].host for name in names}  # what is on one machine is never cut off from each other
+        if len(hosts) < len({node.host for node in nodes.values()}):
+            self._fabric.partition(sorted(name for name, node in nodes.items() if node.host in hosts))
         self._cut += 1
         self._later(self._duration_s(), self._join, self._cut)
 
@@ -106,7 +109,7 @@ class Faults:
 
     def one_way(self) -> None:
         one, other = self._any("router", "gateway", "worker"), self._any("router")
-        if one is None or other is None or one is other:
+        if one is None or other is None or one.host == other.host:
             return
         if self._rng.random() < 0.5:
             one, other = other, one
@@ -116,8 +119,9 @@ class Faults:
         self._later(self._duration_s(), self._join, self._cut)
 
     def reset(self) -> None:
-        one, other = self._any("router", "gateway", "worker"), self._any("router")
-        if one is not None and other is not None and one is not other:
+        # Gateways listen, too: to the replicas on their machines.
+        one, other = self._any("router", "gateway", "worker"), self._any("router", "gateway")
+        if one is not None and other is not None and (one is not other or other.role == "gateway"):
             count = self._fabric.network.reset_connections(one.host, other.host)
             self._note(f"{count} connections between {one.name} and {other.name} break")
 

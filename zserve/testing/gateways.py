@@ -67,8 +67,8 @@ class SimGateway(SimNode):
 
     role = "gateway"
 
-    def __init__(self, fabric: SimFabric, name: str, limits: GatewayLimits | None = None) -> None:
-        super().__init__(fabric, name)
+    def __init__(self, fabric: SimFabric, name: str, limits: GatewayLimits | None = None, host: str = "") -> None:
+        super().__init__(fabric, name, host)
         self.core: GatewayCore
         self._limits = limits
 
@@ -81,6 +81,7 @@ class SimGateway(SimNode):
             self.core,
             info,
             self.host,
+            bind=f"sim://{self.name}/answers",
             join=self.fabric.addresses_to_join(),
             on_turn=self._on_turn,
             clock_offset_s=offset_s,

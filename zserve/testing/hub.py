@@ -30,7 +30,8 @@ class SpinningCore(AssertionError):
 class SimHub(Shell):
     """Runs *core* as one process on *host*.
 
-    bind: the address that a router listens on.  join, follow, backend, code, on_turn: as for the real hub.
+    bind: the address that a router listens on, or a gateway for answers.  join, follow, backend, code, on_turn, also:
+    as for the real hub.
     clock_offset_s: this process's monotonic clock minus the virtual one; no two machines agree about it.
 
     alive: the process runs.  silent: it has ended together with its host, so that nothing tells of it.  paused: it is
@@ -51,10 +52,11 @@ class SimHub(Shell):
         code: str = "",
         on_turn: Callable[[], None] | None = None,
         clock_offset_s: float = 0.0,
+        also: Callable[[], Sequence[str]] | None = None,
     ) -> None:
         info.pid, info.pid_space = network.processes.started(self), PID_SPACE
         links = Links(core, info, backend=backend, code=code, look=network.processes.state_of)
-        super().__init__(core, info, links, join, follow, on_turn)
+        super().__init__(core, info, links, join, follow, on_turn, also)
         self.host = host
         self.alive = False
         self.silent = False
@@ -83,7 +85,8 @@ class SimHub(Shell):
         self.alive = True
         if self._bind:
             self.info.address = self._bind
-            self.info.publish = self._bind + "/published"
+            if self.info.role == "router":
+                self.info.publish = self._bind + "/published"
             self._network.bind(self._bind, self)
         for address in self._join:
             self._dial(address)

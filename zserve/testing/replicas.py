@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ..cores.replica import ReplicaCore
+from ..cores.shortcuts import UNTOLD_S
 from ..handler.runs import Run
 from ..http.answers import KIND_BYTES, KIND_TEXT, ORIGIN_CODE, ORIGIN_REPLICA, Answer
 from ..registry.sync import ConfigSync
@@ -188,8 +189,10 @@ class SimReplica:
             backend=backend,
             code=value.version,
             on_turn=self._on_turn,
+            also=self.core.gateways_known,
             clock_offset_s=1000.0 * self.rng.random(),
         )
+        self._patient = self.rng.random() < 0.5
 
     def start(self) -> None:
         self.fabric.note("replica", self.name, f"is ready ({self.node.hex()[:8]}, {self.version})")
@@ -230,8 +233,17 @@ class SimReplica:
 
     def done(self, ended: Sequence[tuple[Run, Sequence[Answer] | None]]) -> None:
         """The executor reports."""
-        self.core.finished(ended, self.hub.now())
+        now = self.hub.now()
+        self.core.answer(ended, now)
+        self.core.account(now, patient=self._patient)
+        if self.core.untold:  # as nodes/lead.py does it
+            self.fabric.clock.after(UNTOLD_S, self.hub.deliver, self._tell)
         self.hub.poke()
+
+    def _tell(self) -> None:
+        if self.core.untold:
+            self.core.tell_routers(self.hub.now())
+            self.hub.poke()
 
     def stop(self, grace_s: float, reason: str) -> None:
         """SIGTERM: send back what has not started, finish the rest within *grace_s*."""

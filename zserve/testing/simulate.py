@@ -132,8 +132,10 @@ def _run(fabric: SimFabric, watch: Invariants, scenario: Scenario, outcome: Outc
     backends, endpoints = rng.randint(1, 3), rng.randint(1, 3)
     for number in range(scenario.routers or rng.randint(1, 4)):
         fabric.add_router(f"router-{number}")
+    # Replicas answer the gateways on their machines themselves.
+    shared = random.Random(f"{fabric.seed} hosts").random() < 0.5
     for number in range(scenario.gateways or rng.randint(1, 3)):
-        fabric.add_gateway(f"gateway-{number}")
+        fabric.add_gateway(f"gateway-{number}", host=f"worker-{number}" if shared else "")
     for number in range(scenario.workers or rng.randint(2, 4)):
         fabric.add_worker(f"worker-{number}", slots=rng.randint(5, 8))
     clients = [fabric.add_client(f"client-{number}") for number in range(2)]

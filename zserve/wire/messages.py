@@ -30,6 +30,7 @@ __all__ = [
     "STREAM_DONE",
     "STREAM_MORE",
     "VERSION",
+    "Answered",
     "Call",
     "Cancel",
     "Chunk",
@@ -62,10 +63,11 @@ __all__ = [
     "Word",
 ]
 
-VERSION = 3
-"""The protocol version that this code speaks.  3 added wire messages in one frame (see :mod:`.codec`).  2 added Doubt,
-Word, Recall and Recalled, which are sent only to who speaks it, and ViewChange, which is published: who does not know
-it sees by the next heartbeat that a view is newer, and pulls it."""
+VERSION = 4
+"""The protocol version that this code speaks.  4 added Answered, which is sent only to who speaks it, Call.waited_us,
+and links of replicas with gateways.  3 added wire messages in one frame (see :mod:`.codec`).  2 added Doubt, Word,
+Recall and Recalled, which are sent only to who speaks it, and ViewChange, which is published: who does not know it sees
+by the next heartbeat that a view is newer, and pulls it."""
 MIN_VERSION = 1
 """The oldest version that it still understands (N and N-1 work together)."""
 
@@ -99,7 +101,8 @@ class NodeInfo(Part):
     """Who a node is, as it says itself.
 
     ``node`` is its 16-byte id, ``boot`` an 8-byte nonce drawn at each process start; ``address`` and ``publish`` are
-    where a router's ROUTER and PUB sockets are reached ("" for other roles); ``slots`` how many replicas a worker node
+    where a router's ROUTER and PUB sockets are reached ("" for other roles, but ``address`` of a gateway is where
+    replicas on its machine bring their answers, if they may); ``slots`` how many replicas a worker node
     may hold; ``leaving`` is set once the node has begun to drain.  Of a replica: ``backend`` and ``code`` are what it
     runs, ``worker`` is the id of its worker node.  ``pid_space`` names the kernel's table that ``pid`` is of (0: not
     known), and its network: nodes with the same host and the same one can look at each other's processes.
@@ -243,7 +246,9 @@ class Request(_Message, tag=10):
 
 
 class Call(_Message, tag=11):
-    """Router to replica: one request of a batch.  The ``size`` calls of ``batch`` follow each other in one message."""
+    """Router to replica: one request of a batch.  The ``size`` calls of ``batch`` follow each other in one message.
+
+    ``waited_us``: how long it has waited at the router."""
 
     id: bytes
     batch: int
@@ -254,10 +259,11 @@ class Call(_Message, tag=11):
     method: str = ""
     head: Size = 0
     body: Size = 0
+    waited_us: Size = 0
 
 
 class Result(_Message, tag=12):
-    """The one terminal answer to a request; replica to router to gateway.
+    """The one terminal answer to a request; replica to router to gateway, or past the router (see :class:`Answered`).
 
     ``status`` is the HTTP status; ``kind`` names the content type (see :mod:`zserve.http.answers`; the header pairs of
     kind 0 are in the head).  ``origin`` says who answered: 0 the user's code, 1 the replica (the code failed), 2 the
@@ -276,6 +282,18 @@ class Result(_Message, tag=12):
     head: Size = 0
     body: Size = 0
     streams: bool = False
+
+
+class Answered(_Message, tag=19):
+    """Replica to router: these requests have their answers, which went to their gateway and not through this router.
+
+    ``ids``: one behind the other, 16 bytes each.  Of each, ``run_us`` is as in its Result, ``waited_us`` how long it
+    waited at the replica, and ``ago_us`` how long ago its Result was sent.  None of them has failed."""
+
+    ids: bytes
+    run_us: list[Size]
+    waited_us: list[Size]
+    ago_us: list[Size]
 
 
 class Return(_Message, tag=13):
@@ -464,6 +482,7 @@ Message: TypeAlias = (
     | Request
     | Call
     | Result
+    | Answered
     | Return
     | Cancel
     | Chunk
