@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 import sys
 
@@ -84,4 +86,35 @@ def test_who_has_set_malloc_by_hand_is_left_alone(monkeypatch: pytest.MonkeyPatc
     from zserve.nodes import allocator
 
     monkeypatch.setenv(name, "1")
-    assert allocator._configure() is None
+    assert allocator._configure(user_code=False) is None
+
+
+_ARENAS = """
+import asyncio, ctypes, threading
+from zserve.nodes.allocator import tend_memory
+
+async def run():
+    tend_memory(user_code={user_code})
+    kept = []
+    threads = [threading.Thread(target=lambda: kept.append(bytearray(100_000))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ctypes.CDLL(None).malloc_stats()
+
+asyncio.run(run())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_stats"), reason="not glibc")
+@pytest.mark.parametrize("user_code", [False, True])
+def test_threads_have_arenas_of_their_own_only_where_user_code_runs(user_code: bool) -> None:
+    environment = {
+        name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES" and not name.startswith("MALLOC_")
+    }
+    code = _ARENAS.format(user_code=user_code)
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment
+    ).stderr
+    assert (told.count("\nArena") + told.startswith("Arena") > 1) is user_code, told
