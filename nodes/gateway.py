@@ -166,7 +166,7 @@ class Gateway:
             limits=within_descriptors(options.limits),
             default_timeout_s=options.default_timeout_s,
             scheme=scheme,
-            gatherer=_gatherer() if scheme == "http" else None,
+            gatherer=_gatherer(),
         )
 
     async def run(self) -> int:

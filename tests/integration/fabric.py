@@ -8,8 +8,10 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +19,7 @@ import httpx
 
 from zserve.control.client import ControlClient
 
-__all__ = ["APPS", "Fabric", "Node", "eventually"]
+__all__ = ["APPS", "Fabric", "Node", "eventually", "temporary_fabric"]
 
 APPS = Path(__file__).parent / "apps"
 START_S = 30.0
@@ -171,3 +173,14 @@ class Fabric:
                 node.process.kill()
                 node.process.wait(10.0)
             node.close()
+
+
+@contextmanager
+def temporary_fabric() -> Iterator[Fabric]:
+    """One without nodes, in a folder of its own; what was started in it has ended afterwards."""
+    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
+        fabric = Fabric(Path(folder))
+        try:
+            yield fabric
+        finally:
+            fabric.close()

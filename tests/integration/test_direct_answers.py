@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,22 +13,18 @@ from typing import Any
 import httpx
 import pytest
 
-from .fabric import Fabric, Node, eventually
+from .fabric import Fabric, Node, eventually, temporary_fabric
 
 pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
 def fabric() -> Iterator[Fabric]:
-    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
-        fabric = Fabric(Path(folder))
-        try:
-            fabric.start("router")
-            fabric.start("worker")
-            fabric.serve("echo", "app_basic:echo", methods=("GET", "POST"), config={"num_replicas": 2})
-            yield fabric
-        finally:
-            fabric.close()
+    with temporary_fabric() as fabric:
+        fabric.start("router")
+        fabric.start("worker")
+        fabric.serve("echo", "app_basic:echo", methods=("GET", "POST"), config={"num_replicas": 2})
+        yield fabric
 
 
 def router(fabric: Fabric) -> dict[str, Any]:

@@ -7,9 +7,7 @@ import contextlib
 import json
 import re
 import socket
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,7 +15,7 @@ import pytest
 
 from zserve.http.writes import open_writes
 
-from .fabric import Fabric
+from .fabric import Fabric, temporary_fabric
 
 pytestmark = pytest.mark.integration
 
@@ -31,16 +29,12 @@ Answer = tuple[int, dict[str, str], bytes]
 @pytest.fixture(scope="module")
 def served() -> Iterator[Fabric]:
     """One gateway with ``/echo``."""
-    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
-        fabric = Fabric(Path(folder))
-        try:
-            fabric.start("router")
-            fabric.start("worker")
-            fabric.start("gateway")
-            fabric.serve("echo", "app_basic:echo", methods=("GET", "POST"))
-            yield fabric
-        finally:
-            fabric.close()
+    with temporary_fabric() as fabric:
+        fabric.start("router")
+        fabric.start("worker")
+        fabric.start("gateway")
+        fabric.serve("echo", "app_basic:echo", methods=("GET", "POST"))
+        yield fabric
 
 
 class Connection:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
-from .fabric import Fabric, eventually
+from .fabric import Fabric, eventually, temporary_fabric
 
 pytestmark = pytest.mark.integration
 
@@ -30,22 +28,18 @@ ENDPOINTS = {
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Fabric]:
-    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
-        fabric = Fabric(Path(folder))
-        try:
-            fabric.start("router")
-            fabric.start("gateway")
-            fabric.start("worker")
-            for name, methods in ENDPOINTS.items():
-                fabric.call("create_backend", name=name, code=f"app_basic:{name}", version="1")
-                fabric.call("create_endpoint", name=name, route=f"/{name}", methods=list(methods), backend=name)
-            fabric.serve("batched", "app_basic:batched", batchable=True, config={"max_batch_size": 32})
-            fabric.serve("counter", "app_basic:Counter", is_class=True, init_args=[10])
-            for name in ENDPOINTS:
-                fabric.call("wait_backend", name=name)
-            yield fabric
-        finally:
-            fabric.close()
+    with temporary_fabric() as fabric:
+        fabric.start("router")
+        fabric.start("gateway")
+        fabric.start("worker")
+        for name, methods in ENDPOINTS.items():
+            fabric.call("create_backend", name=name, code=f"app_basic:{name}", version="1")
+            fabric.call("create_endpoint", name=name, route=f"/{name}", methods=list(methods), backend=name)
+        fabric.serve("batched", "app_basic:batched", batchable=True, config={"max_batch_size": 32})
+        fabric.serve("counter", "app_basic:Counter", is_class=True, init_args=[10])
+        for name in ENDPOINTS:
+            fabric.call("wait_backend", name=name)
+        yield fabric
 
 
 @pytest.fixture

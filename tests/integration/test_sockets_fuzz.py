@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import httpx
 import pytest
 from zserve.nodes.allocator import resident_bytes
 
-from .fabric import Fabric, Node, eventually
+from .fabric import Fabric, Node, eventually, temporary_fabric
 from .raw_sockets import SocketFuzzer
 
 pytestmark = [
@@ -36,17 +35,13 @@ GATEWAY_LINKS = 3
 @pytest.fixture(scope="module")
 def fabric() -> Iterator[Fabric]:
     """A router on ipc and one on tcp, a gateway, a worker node."""
-    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
-        fabric = Fabric(Path(folder))
-        try:
-            fabric.start("router")
-            fabric.start("router", "--bind", "tcp://127.0.0.1:0")
-            fabric.start("worker")
-            fabric.start("gateway")
-            fabric.serve("echo", "app_basic:echo", methods=("GET", "POST"))
-            yield fabric
-        finally:
-            fabric.close()
+    with temporary_fabric() as fabric:
+        fabric.start("router")
+        fabric.start("router", "--bind", "tcp://127.0.0.1:0")
+        fabric.start("worker")
+        fabric.start("gateway")
+        fabric.serve("echo", "app_basic:echo", methods=("GET", "POST"))
+        yield fabric
 
 
 class Target:

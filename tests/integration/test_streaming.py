@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .fabric import Fabric, eventually
+from .fabric import Fabric, eventually, temporary_fabric
 from .running import RunningApp
 
 pytestmark = pytest.mark.integration
@@ -31,22 +30,18 @@ LARGE = 50_000_000
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Fabric]:
-    with tempfile.TemporaryDirectory(prefix="zs-") as folder:
-        fabric = Fabric(Path(folder))
-        try:
-            fabric.start("router")
-            fabric.start("gateway")
-            fabric.start("worker")
-            for name in NAMES:
-                fabric.call("create_backend", name=name, code=f"app_streaming:{name}", version="1")
-                fabric.call("create_endpoint", name=name, route=f"/{name}", methods=["GET"], backend=name)
-            limit = {"max_concurrent_queries": 250}
-            fabric.serve("producer", "app_streaming:Producer", is_class=True, config=limit)
-            for name in NAMES:
-                fabric.call("wait_backend", name=name)
-            yield fabric
-        finally:
-            fabric.close()
+    with temporary_fabric() as fabric:
+        fabric.start("router")
+        fabric.start("gateway")
+        fabric.start("worker")
+        for name in NAMES:
+            fabric.call("create_backend", name=name, code=f"app_streaming:{name}", version="1")
+            fabric.call("create_endpoint", name=name, route=f"/{name}", methods=["GET"], backend=name)
+        limit = {"max_concurrent_queries": 250}
+        fabric.serve("producer", "app_streaming:Producer", is_class=True, config=limit)
+        for name in NAMES:
+            fabric.call("wait_backend", name=name)
+        yield fabric
 
 
 @pytest.fixture

@@ -139,6 +139,14 @@ def test_after_a_crowd_it_sleeps_at_once(
     assert site.answered == count
 
 
+def answer_one(site: Site, monkeypatch: pytest.MonkeyPatch, wait: Callable[..., list[tuple[int, int]]]) -> None:
+    """Lead for one run, whose answer the routers do not know of; *wait* in place of that of the module."""
+    monkeypatch.setattr(module, "wait", wait)
+    site.runs, site.waiting, site.untold = [run_of()], [], True
+    site.lead.offer()
+    site.jobs.popleft()()
+
+
 def test_routers_are_told_of_answers_when_nothing_more_comes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[tuple[float, bool]] = []
 
@@ -152,10 +160,7 @@ def test_routers_are_told_of_answers_when_nothing_more_comes(site: Site, monkeyp
             site.lead.end()
         return []
 
-    monkeypatch.setattr(module, "wait", wait)
-    site.runs, site.waiting, site.untold = [run_of()], [], True
-    site.lead.offer()
-    site.jobs.popleft()()
+    answer_one(site, monkeypatch, wait)
     assert waits == [(UNTOLD_S, True), (UNTOLD_S, False)]
     assert site.told == 1
 
@@ -183,10 +188,7 @@ def test_what_comes_as_routers_are_told_is_read(site: Site, monkeypatch: pytest.
         return True
 
     site.tell_routers, site.read = tell_routers, read_and_end  # type: ignore[method-assign]
-    monkeypatch.setattr(module, "wait", wait)
-    site.runs, site.waiting, site.untold = [run_of()], [], True
-    site.lead.offer()
-    site.jobs.popleft()()
+    answer_one(site, monkeypatch, wait)
     assert heard == [True]
     assert site.read_after == [-1]
 
@@ -196,8 +198,5 @@ def test_whoever_ends_the_lead_tells_the_routers(site: Site, monkeypatch: pytest
         site.lead.end()
         return []
 
-    monkeypatch.setattr(module, "wait", wait)
-    site.runs, site.waiting, site.untold = [run_of()], [], True
-    site.lead.offer()
-    site.jobs.popleft()()
+    answer_one(site, monkeypatch, wait)
     assert site.told == site.poked == 1

@@ -66,7 +66,7 @@ class FabricProtocol(StrictProtocol):
         self._body_left = 0  # bytes to come of a body that goes past the parser
         self._reader: BodyReader | None = None  # of such a body, if it has the connection
         self.descriptor = -1  # of the socket, if what is written there is what the client gets
-        if front.gatherer is not None and transport.get_extra_info("sslcontext") is None:
+        if front.gatherer is not None and self.scheme == "http":  # TLS is in between otherwise
             self.descriptor = transport.get_extra_info("socket").fileno()
         if self.client:
             self._address, count = front.addresses.enter(self.client[0])
